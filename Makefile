@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make image` bakes the demo, `make run` boots it; `make help` lists the rest.
+# Set-up is part of every target that needs it, and is done once.
+
+# The demo to bake: 1.0.0 or 1.1.0.
+VERSION ?= 1.0.0
+# Passed on to packer build, e.g. ARGS='-var signing_key=... -var signing_cert=...'
+ARGS ?=
+# Passed on to the benchmark, and to go test in the soak.
+BENCH ?=
+SOAK ?=
+# A folder made by `holdfast-release lock --archive`, a Debian mirror; optional.
+ARCHIVE ?=
+MIRROR ?=
+
+GO ?= go
+BIN := $(CURDIR)/build/bin
+STACK := compose/stacks/demo/$(VERSION)/compose.yaml
+RECIPE := compose/stacks/demo/images.yaml
+IMAGES := build/demo-$(VERSION).images
+LOCK := build/demo-$(VERSION).lock
+DIST := dist/demo-$(VERSION)
+# The race detector needs a C compiler; without one the same tests run.
+RACE := $(if $(shell command -v gcc || command -v cc),-race)
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+export PATH := $(BIN):$(PATH)
+export PACKER_PLUGIN_PATH := $(CURDIR)/build/packer-plugins
+export CHECKPOINT_DISABLE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help image run setup lock tools test test-unit test-engine test-vm soak bench lint generate clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+image: lock ## bake the demo into dist/demo-VERSION (VERSION=1.1.0 for the other one)
+	@packer build -var version=$(VERSION) $(if $(ARCHIVE),-var archive=$(ARCHIVE)) $(if $(MIRROR),-var mirror=$(MIRROR)) $(ARGS) packer.pkr.hcl
+	@echo "Next: make run            boot it, with the guest book on http://127.0.0.1:8080/"
+	@echo "      ls $(DIST)    disk.raw to import elsewhere, manifest.json, sbom.cdx.json, holdfast.lock"
+
+run: setup ## boot the newest image in QEMU, port 8080 forwarded; Ctrl-C powers it off
+	@exec holdfast-release run $(ARGS)
+
+setup: ## what the other targets need: Debian packages, Packer, our programs
+	@$(GO) run ./builder/cmd/setup
+
+lock: setup ## make the demo's images and its lock, if they are not there or no longer serve
+	@holdfast-release images --recipe $(RECIPE) --version $(VERSION) --layout $(IMAGES) $(if $(ARCHIVE),--archive $(ARCHIVE)) $(if $(MIRROR),--mirror $(MIRROR))
+	@holdfast-release lock --stack $(STACK) --lock $(LOCK) --layout $(IMAGES) --relock-missing $(if $(ARCHIVE),--from-archive $(ARCHIVE)) $(if $(MIRROR),--mirror $(MIRROR))
+
+tools: lock ## print the folder of the tools tree
+	@holdfast-release tools --lock $(LOCK)
+
+test: test-unit test-engine test-vm ## every test
+	@echo "All tests passed. Left out, because they take hours: make soak (all rows), make bench (measurements)."
+
+test-unit: ## fast tests: no root, no network, seconds once compiled
+	$(GO) vet ./...
+	$(GO) test $(RACE) ./...
+
+test-engine: lock ## tests against real programs: Packer, Docker Engine, whole bakes (root)
+	HOLDFAST_TOOLS=$$(holdfast-release tools --lock $(LOCK)) $(GO) test -tags engine -timeout 60m -p 1 -count 1 ./...
+	$(GO) test -tags bake -timeout 60m -count 1 -v ./qa/bake
+
+test-vm: image ## tests that boot the baked disk (slow without hardware virtualisation)
+	HOLDFAST_IMAGE=$(CURDIR)/$(DIST) $(GO) test -tags vm -timeout 60m -count 1 -v ./qa/vm
+
+soak: image ## every row of the long tests: each power cut, each interrupt, each flipped block
+	HOLDFAST_SOAK=1 HOLDFAST_IMAGE=$(CURDIR)/$(DIST) $(GO) test -tags vm -timeout 6h -count 1 -v ./qa/vm $(SOAK)
+	HOLDFAST_SOAK=1 $(GO) test -tags bake -timeout 6h -count 1 -v ./qa/bake $(SOAK)
+
+bench: image ## measure bakes beside mkosi, and first boot to healthy; BENCH='-n 3 -o FILE'
+	$(GO) run ./qa/bench $(BENCH)
+
+lint: ## gofmt, go vet and golangci-lint
+	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "run: gofmt -w ."; exit 1; }
+	$(GO) vet -tags engine,bake,vm ./...
+	$(GO) run $(GOLANGCI) run ./...
+
+generate: ## make generated files anew
+	$(GO) generate ./...
+
+clean: ## remove what was made here; the cache stays (~/.cache/holdfast)
+	rm -rf build dist builder/supervisorbin/holdfast

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"path/filepath"
+	"strings"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+
+	"github.com/holdfast/holdfast/appliance/daemon"
+	"github.com/holdfast/holdfast/appliance/engine"
+)
+
+type daemonOptions struct {
+	engine, state, run, data, factory, trust string
+	stack, lock                              string
+	images                                   []string
+}
+
+func daemonVerb(o *options) *cobra.Command {
+	d := &daemonOptions{}
+	c := &cobra.Command{
+		Use:   "daemon",
+		Short: "Run the stack and keep it healthy (systemd starts this)",
+		Long: `Run the stack and keep it healthy.
+
+Without --stack it runs the release on the factory partition, verified against
+the certificates in the sealed root. With --stack it runs a Compose file on any
+Linux host with Docker 25 or newer, whose images must be in the engine and are
+pinned by the file itself, by --lock or by --images.
+
+Containers keep running when the daemon ends; the next one adopts them.`,
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return runDaemon(c, o, d) },
+	}
+	f := c.Flags()
+	f.StringVar(&d.engine, "engine", "unix:///run/docker.sock", "address of the Docker engine")
+	f.StringVar(&d.state, "state", "/var/lib/holdfast", "folder for what must survive a reboot")
+	f.StringVar(&d.run, "run", "/run/holdfast", "folder for what a reboot may empty")
+	f.StringVar(&d.data, "data", "", "folder of the services' data, where secrets are kept (default STATE/data)")
+	f.StringVar(&d.factory, "factory", "/run/holdfast/factory", "where the factory partition is mounted")
+	f.StringVar(&d.trust, "trust", "/usr/lib/holdfast/trust", "folder of the certificates releases are trusted by")
+	f.StringVar(&d.stack, "stack", "", "Compose file to run instead of the factory's release")
+	f.StringVar(&d.lock, "lock", "", "with --stack: the lock that pins its images")
+	f.StringArrayVar(&d.images, "images", nil, "with --stack: REF=sha256:DIGEST, a pin; may be repeated")
+	c.MarkFlagsMutuallyExclusive("lock", "images")
+	return c
+}
+
+// finder checks the options that say what to run.
+func (d *daemonOptions) finder() (daemon.Finder, error) {
+	if d.stack == "" {
+		if d.lock != "" || len(d.images) > 0 {
+			return nil, exit(ExitUsage, "--lock and --images go with --stack; without it the factory's release says all")
+		}
+		return daemon.Factory{Dir: d.factory, Trust: d.trust, Stacks: filepath.Join(d.state, "stacks")}, nil
+	}
+	f := daemon.File{Path: d.stack, Lock: d.lock}
+	for _, i := range d.images {
+		ref, digest, ok := strings.Cut(i, "=")
+		if !ok || !strings.HasPrefix(digest, "sha256:") {
+			return nil, exit(ExitUsage, "--images %q is not REF=sha256:DIGEST", i)
+		}
+		if f.Digests == nil {
+			f.Digests = map[string]string{}
+		}
+		f.Digests[ref] = digest
+	}
+	return f, nil
+}
+
+func runDaemon(c *cobra.Command, o *options, d *daemonOptions) error {
+	find, err := d.finder()
+	if err != nil {
+		return err
+	}
+	e, err := engine.Open(d.engine)
+	if err != nil {
+		return exit(ExitUsage, "%v", err)
+	}
+	defer e.Close()
+	if d.data == "" {
+		d.data = filepath.Join(d.state, "data")
+	}
+	watchdog, err := sd.SdWatchdogEnabled(false)
+	if err != nil {
+		return err
+	}
+	return daemon.New(daemon.Config{
+		Engine: e, Socket: o.socket, State: d.state, Run: d.run, Data: d.data, Find: find, Console: o.io.Err,
+		// An unsent notification is systemd's to notice.
+		Notify:     func(s string) { sd.SdNotify(false, s) },
+		AliveEvery: min(watchdog/2, time.Minute),
+	}).Run(c.Context())
+}

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfast/holdfast/appliance/firstboot"
+)
+
+func firstbootVerb(o *options) *cobra.Command {
+	c := &cobra.Command{
+		Use:    "firstboot",
+		Short:  "Steps of a boot that units run",
+		Hidden: true,
+		Args:   noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return exit(ExitUsage, "say which step; see holdfast firstboot --help")
+		},
+	}
+	for _, s := range []struct {
+		use, short string
+		run        func(context.Context, firstboot.Env) error
+	}{
+		{"storage", "Make the state volume, or find it", firstboot.Storage},
+		{"data", "Mount the data of the committed generation", firstboot.Data},
+		{"factory", "Mount the factory partition", firstboot.Factory},
+		{"identity", "Make the machine's identity, or find it", firstboot.Identity},
+	} {
+		c.AddCommand(&cobra.Command{
+			Use: s.use, Short: s.short, Args: noArgs,
+			RunE: func(c *cobra.Command, _ []string) error {
+				return s.run(c.Context(), firstboot.Env{Out: o.io.Err})
+			},
+		})
+	}
+	return c
+}

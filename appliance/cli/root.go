@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cli is the holdfast command of the box, one verb a file. It parses
+// and prints; the work is done elsewhere. stdout is the answer, stderr the
+// rest, and --json is a contract (appliance/status).
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfast/holdfast/appliance/api"
+)
+
+// IO is what the command talks to.
+type IO struct{ Out, Err io.Writer }
+
+// options are the flags every verb has.
+type options struct {
+	io     IO
+	socket string
+}
+
+func (o *options) client() *api.Client { return api.NewClient(o.socket) }
+
+// Execute runs the command line and returns the exit code; an error is one
+// line on stderr.
+func Execute(ctx context.Context, std IO, args []string) int {
+	o := &options{io: std}
+	root := &cobra.Command{
+		Use:           "holdfast",
+		Short:         "Look after the stack of this box",
+		Long:          "holdfast runs and looks after the stack of this box.\n\n" + ExitHelp,
+		SilenceErrors: true, SilenceUsage: true,
+		Args:              noArgs,
+		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+	}
+	root.SetOut(std.Out)
+	root.SetErr(std.Err)
+	root.SetArgs(args)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return exit(ExitUsage, "%v; see %s --help", err, c.CommandPath())
+	})
+	root.PersistentFlags().StringVar(&o.socket, "socket", api.Socket, "API socket of the daemon")
+	root.AddCommand(daemonVerb(o), statusVerb(o), waitHealthyVerb(o), stopStackVerb(o), startStackVerb(o), doctorVerb(o), firstbootVerb(o))
+	root.SetHelpCommand(&cobra.Command{Hidden: true})
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return ExitOK
+	}
+	code := Code(err)
+	var c *codeError
+	if code == ExitFailed && !errors.As(err, &c) && usage(err) {
+		code = ExitUsage
+		err = fmt.Errorf("%w; see holdfast --help", err)
+	}
+	if errors.Is(err, api.ErrNoDaemon) {
+		code = ExitNoDaemon
+		err = fmt.Errorf("%w; look at systemctl status holdfast", err)
+	}
+	fmt.Fprintf(std.Err, "holdfast: %v\n", err)
+	return code
+}
+
+// usageError marks what cobra says about arguments.
+type usageError struct{ error }
+
+func usage(err error) bool {
+	var u usageError
+	return errors.As(err, &u)
+}
+
+// noArgs is cobra.NoArgs with our exit code.
+func noArgs(c *cobra.Command, args []string) error {
+	if err := cobra.NoArgs(c, args); err != nil {
+		return usageError{err}
+	}
+	return nil
+}

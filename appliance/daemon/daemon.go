@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package daemon is the box's one long-running program: it opens the API,
+// finds and verifies the stack, loads its images, makes its secrets and hands
+// it to the supervisor. What goes wrong before that holds the stack: the
+// daemon stays up and says why, and nothing of the stack is started.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/holdfast/holdfast/appliance/api"
+	"github.com/holdfast/holdfast/appliance/engine"
+	"github.com/holdfast/holdfast/appliance/status"
+	"github.com/holdfast/holdfast/appliance/status/facts"
+	"github.com/holdfast/holdfast/appliance/supervise"
+)
+
+// Engine is all the daemon needs of the Docker engine.
+type Engine interface {
+	supervise.Engine
+	supervise.Images
+	Ping(ctx context.Context) error
+}
+
+// Config is where things are; Defaults gives a box's.
+type Config struct {
+	// Root goes before what is read of the kernel; "" on a box.
+	Root string
+	// Engine is the engine to use.
+	Engine Engine
+	// Socket of the API.
+	Socket string
+	// State is the writable folder, /var/lib/holdfast; Run the one that a
+	// reboot empties, /run/holdfast.
+	State, Run string
+	// Data is where secrets lie, beside the data they open.
+	Data string
+	// Find finds the stack that shall run.
+	Find Finder
+	// Console gets the lines a person at the screen should see.
+	Console io.Writer
+	// Notify tells systemd; nil outside of it.
+	Notify func(state string)
+	// AliveEvery is half of systemd's watchdog time, 0 without one.
+	AliveEvery time.Duration
+}
+
+// Daemon is one run of the daemon.
+type Daemon struct {
+	c     Config
+	feed  *status.Feed
+	say   *console
+	facts facts.Facts
+
+	mu       sync.Mutex
+	sup      *supervise.Supervisor
+	stopping bool // asked for before there was a supervisor
+	timings  status.Timings
+	rootCond []status.Condition
+}
+
+// New prepares a daemon.
+func New(c Config) *Daemon {
+	if c.Notify == nil {
+		c.Notify = func(string) {}
+	}
+	if c.AliveEvery <= 0 {
+		c.AliveEvery = time.Minute
+	}
+	return &Daemon{c: c, say: newConsole(c.Console)}
+}
+
+// Run works until ctx ends; the stack's containers then run on.
+func (d *Daemon) Run(ctx context.Context) error {
+	if err := d.identify(); err != nil {
+		return err
+	}
+	l, err := api.Listen(d.c.Socket)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(d.c.Socket)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	served := make(chan error, 1)
+	wg.Go(func() { served <- api.Serve(ctx, l, api.Handler(d.feed, d)) })
+	d.c.Notify("READY=1")
+
+	done := make(chan error, 1)
+	wg.Go(func() { done <- d.work(ctx) })
+	select {
+	case err = <-done:
+	case err = <-served:
+		cancel()
+		<-done
+	}
+	d.c.Notify("STOPPING=1")
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// identify makes the first report: what this boot is.
+func (d *Daemon) identify() error {
+	f, problem := facts.Read(d.c.Root)
+	d.facts = f
+	if problem != nil {
+		d.rootCond = []status.Condition{{Code: "root-unverified", Severity: "critical",
+			Text:   "the root file system cannot be shown to be the sealed one: " + problem.Error(),
+			Remedy: "holdfast doctor --scan-root; reboot, and reinstall if it persists"}}
+	}
+	t, err := loadTimings(d.c.Run, f.BootID)
+	if err != nil {
+		return err
+	}
+	if t.DaemonStarted == 0 {
+		t.DaemonStarted = facts.Uptime()
+	}
+	d.timings = t
+	d.feed = status.NewFeed(status.Report{
+		Slot: f.Slot, Root: f.Root, BootID: f.BootID, MachineID: f.MachineID, Release: status.Release{OS: f.OS},
+		Stack: "starting", Services: []status.Service{}, Conditions: orNone(d.rootCond), Timings: t,
+	})
+	return saveTimings(d.c.Run, f.BootID, t)
+}
+
+// work finds, loads and supervises; it returns when ctx ends.
+func (d *Daemon) work(ctx context.Context) error {
+	stopBeat := d.beat(ctx)
+	j, err := supervise.OpenJournal(filepath.Join(d.c.State, "supervise"), d.facts.BootID)
+	if err != nil {
+		stopBeat()
+		return fmt.Errorf("the supervisor's journal: %w; make room on the state volume, or look at it with journalctl -k", err)
+	}
+	defer j.Close()
+	desired, err := d.prepare(ctx)
+	stopBeat()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		j.Write(supervise.Entry{Time: time.Now(), Act: "stack", Because: "held", Error: err.Error()})
+		return d.hold(ctx, err)
+	}
+	sup, err := supervise.New(supervise.Config{
+		Engine: d.c.Engine, Desired: desired, Journal: j, Boot: d.facts.BootID, Jitter: rand.Float64,
+		Publish: d.publish, Alive: d.alive, AliveEvery: d.c.AliveEvery,
+	})
+	if err != nil {
+		return err
+	}
+	return d.supervise(ctx, sup)
+}
+
+func (d *Daemon) supervise(ctx context.Context, sup *supervise.Supervisor) error {
+	done := make(chan error, 1)
+	go func() { done <- sup.Run(ctx) }()
+	d.mu.Lock()
+	d.sup = sup
+	stop := d.stopping
+	d.mu.Unlock()
+	if stop {
+		if err := sup.StopStack(ctx); err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+	return <-done
+}
+
+// beat keeps systemd's watchdog content while the stack is prepared: each
+// step there has a deadline of its own.
+func (d *Daemon) beat(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	t := time.NewTicker(d.c.AliveEvery)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			d.alive()
+			select {
+			case <-t.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return func() { cancel(); t.Stop(); <-done }
+}
+
+func (d *Daemon) alive() { d.c.Notify("WATCHDOG=1") }
+
+// StopStack implements api.Control.
+func (d *Daemon) StopStack(ctx context.Context) error { return d.control(ctx, true) }
+
+// StartStack implements api.Control.
+func (d *Daemon) StartStack(ctx context.Context) error { return d.control(ctx, false) }
+
+func (d *Daemon) control(ctx context.Context, stop bool) error {
+	d.mu.Lock()
+	sup := d.sup
+	d.stopping = stop
+	d.mu.Unlock()
+	switch {
+	case sup == nil && stop:
+		// Nothing of the stack was started yet, and nothing will be.
+		d.feed.Update(func(r *status.Report) {
+			if r.Stack == "starting" {
+				r.Stack = "stopped"
+			}
+		})
+		return nil
+	case sup == nil:
+		return nil
+	case stop:
+		return sup.StopStack(ctx)
+	}
+	return sup.StartStack(ctx)
+}
+
+func orNone[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
+
+var _ Engine = (*engine.Docker)(nil)

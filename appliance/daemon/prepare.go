@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/holdfast/holdfast/appliance/engine"
+	"github.com/holdfast/holdfast/appliance/slot"
+	"github.com/holdfast/holdfast/appliance/status"
+	"github.com/holdfast/holdfast/appliance/status/facts"
+	"github.com/holdfast/holdfast/appliance/supervise"
+	"github.com/holdfast/holdfast/compose/release"
+	"github.com/holdfast/holdfast/compose/stack"
+)
+
+// Found is a stack that may run, with where its images come from.
+type Found struct {
+	Stack   *stack.Stack
+	Release status.Release
+	Images  []supervise.Image
+	// Source of the images that the engine lacks; nil where there is none.
+	Source supervise.Source
+	// Conditions to show although the stack may run.
+	Conditions []status.Condition
+}
+
+// Finder finds the stack. An error holds the stack.
+type Finder interface {
+	Find(ctx context.Context) (*Found, error)
+}
+
+// prepare does all that comes before supervision.
+func (d *Daemon) prepare(ctx context.Context) (*supervise.Desired, error) {
+	gen, err := generation(d.c.Root, d.facts)
+	if err != nil {
+		return nil, held("generation-unknown", "boot the committed image, or reinstall the box", err)
+	}
+	f, err := d.c.Find.Find(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d.rootCond = append(d.rootCond, f.Conditions...)
+	d.announce(gen, f)
+	if err := d.awaitEngine(ctx); err != nil {
+		return nil, err
+	}
+	if err := d.load(ctx, f); err != nil {
+		return nil, err
+	}
+	return d.desire(f, gen)
+}
+
+// generation is the committed one's number; 1 on a host that is no box.
+func generation(root string, f facts.Facts) (int, error) {
+	if f.Root.Hash == "" {
+		return 1, nil
+	}
+	r, err := slot.Running(root)
+	if err != nil {
+		return 0, err
+	}
+	rec, err := slot.Load(filepath.Join("/", root))
+	if err != nil {
+		return 0, err
+	}
+	g, err := slot.Choose(rec, r)
+	return g.Number, err
+}
+
+// announce shows what is about to run.
+func (d *Daemon) announce(gen int, f *Found) {
+	d.say.line("release %s %s, %d services", f.Release.Name, f.Release.Version, len(f.Stack.Services))
+	now := time.Now()
+	var services []status.Service
+	for _, name := range f.Stack.Services {
+		services = append(services, status.Service{Name: name, Image: f.Stack.Project.Services[name].Image,
+			State: "waiting", Health: "none", Since: now, Reason: "the images are being loaded"})
+	}
+	d.feed.Update(func(r *status.Report) {
+		os := r.Release.OS
+		r.Release, r.Generation, r.Services = f.Release, gen, orNone(services)
+		if r.Release.OS == "" {
+			r.Release.OS = os
+		}
+	})
+}
+
+// awaitEngine waits until the engine answers, and says so while it does not.
+func (d *Daemon) awaitEngine(ctx context.Context) error {
+	wait := 100 * time.Millisecond
+	for {
+		err := d.c.Engine.Ping(ctx)
+		if err == nil {
+			d.setConditions(nil)
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !errors.Is(err, engine.ErrUnreachable) {
+			return held("engine-unfit", "install the engine the box came with", err)
+		}
+		if wait > time.Second {
+			d.setConditions([]status.Condition{{Code: "engine-unreachable", Severity: "critical",
+				Text: err.Error(), Remedy: "systemctl status docker; journalctl -u docker"}})
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		}
+		wait = min(2*wait, 5*time.Second)
+	}
+}
+
+func (d *Daemon) setConditions(c []status.Condition) {
+	all := status.SortConditions(append(append([]status.Condition{}, d.rootCond...), c...))
+	d.say.conditions(all)
+	d.feed.Update(func(r *status.Report) { r.Conditions = orNone(all) })
+}
+
+// load makes the engine resolve every image.
+func (d *Daemon) load(ctx context.Context, f *Found) error {
+	src := f.Source
+	if src == nil {
+		src = noSource{}
+	}
+	err := supervise.LoadImages(ctx, d.c.Engine, src, f.Images, d.say.progress)
+	var corrupt *release.CorruptError
+	switch {
+	case errors.As(err, &corrupt):
+		return held("factory-image-corrupt",
+			"write the factory partition again from the disk image of this release, then reboot; nothing of the stack was started",
+			fmt.Errorf("image %s on the factory partition is damaged: %w", corrupt.Image, err))
+	case err != nil:
+		return held("images-not-loaded", "see the text, mend the cause, then systemctl restart holdfast", err)
+	}
+	if d.timings.ImagesLoaded == 0 {
+		d.timings.ImagesLoaded = facts.Uptime()
+		d.keepTimings()
+	}
+	return nil
+}
+
+// desire makes the secrets and files and translates the stack.
+func (d *Daemon) desire(f *Found, gen int) (*supervise.Desired, error) {
+	var want []supervise.Generate
+	for _, s := range f.Stack.Secrets {
+		want = append(want, supervise.Generate{Name: s.Name, Length: s.Length})
+	}
+	secrets, err := supervise.Secrets(filepath.Join(d.c.Data, "secrets"), want, nil)
+	if err != nil {
+		return nil, held("secrets-missing", "restore the data volume's secrets folder, then systemctl restart holdfast", err)
+	}
+	desired, err := supervise.Translate(f.Stack.Project, f.Stack.Services, supervise.Options{
+		Generation: gen, FilesDir: filepath.Join(d.c.State, "supervise", "files"), SecretFiles: secrets,
+	})
+	if err != nil {
+		return nil, held("stack-invalid", "bake a release whose stack a box can honour", err)
+	}
+	if err := supervise.WriteFiles(desired.Files, nil); err != nil {
+		return nil, held("files-not-written", "make room on the state volume, then systemctl restart holdfast", err)
+	}
+	return desired, nil
+}

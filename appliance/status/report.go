@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package status is the JSON contract of what a box says about itself: the
+// report behind `holdfast status --json`, the API and the exporter, and the
+// one list of conditions. It is a leaf: it imports nothing of ours.
+package status
+
+import "time"
+
+// Report is the state of a box at one moment. Field names are a contract:
+// they are added to, never renamed.
+type Report struct {
+	// Release is what runs; zero before the first release is loaded.
+	Release Release `json:"release"`
+	// Generation is the number of the (OS, stack, data) triple that runs.
+	Generation int `json:"generation"`
+	// Slot is "A" or "B", the root partition this boot came from; empty
+	// where the daemon does not run on a Holdfast box.
+	Slot string `json:"slot"`
+	// Root says what the root file system is.
+	Root Root `json:"root"`
+	// BootID and MachineID identify this boot and this box.
+	BootID    string `json:"boot_id"`
+	MachineID string `json:"machine_id"`
+	// Stack is "starting", "healthy", "degraded", "held" or "stopped".
+	Stack string `json:"stack"`
+	// Services in start order.
+	Services []Service `json:"services"`
+	// Conditions that need attention, most severe first; empty when well.
+	Conditions []Condition `json:"conditions"`
+	// Timings of this boot.
+	Timings Timings `json:"timings"`
+	// Now is the box's clock when the report was made.
+	Now time.Time `json:"now"`
+}
+
+// Release names the release that runs.
+type Release struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	// OS is the version of the OS image, from its content.
+	OS string `json:"os"`
+}
+
+// Root describes the mounted root.
+type Root struct {
+	// Hash is the dm-verity root hash on the kernel command line.
+	Hash string `json:"hash"`
+	// Verified is true when the mounted root is the dm-verity device with
+	// that hash and the kernel has seen no corrupted block.
+	Verified bool `json:"verified"`
+	ReadOnly bool `json:"read_only"`
+}
+
+// Service is one service of the stack.
+type Service struct {
+	Name string `json:"name"`
+	// Image is the pinned reference, NAME@DIGEST.
+	Image string `json:"image"`
+	// Container is the engine's container id, "" where there is none.
+	Container string `json:"container"`
+	// State is "waiting", "created", "running", "exited", "completed"
+	// (a one-shot that ended with 0), "backoff", "crash-loop" or "held".
+	State string `json:"state"`
+	// Health is "healthy", "unhealthy", "starting" or "none".
+	Health string `json:"health"`
+	// Restarts since the daemon adopted or created the container, over all
+	// boots of this generation.
+	Restarts int `json:"restarts"`
+	// Since is when State was entered.
+	Since time.Time `json:"since"`
+	// Reason is one sentence why the service is not running and healthy.
+	Reason string `json:"reason,omitempty"`
+}
+
+// Timings are seconds since the kernel started (CLOCK_BOOTTIME), 0 while the
+// event has not happened in this boot.
+type Timings struct {
+	DaemonStarted float64 `json:"daemon_started"`
+	ImagesLoaded  float64 `json:"images_loaded"`
+	StackHealthy  float64 `json:"stack_healthy"`
+}
+
+// Condition is one thing an admin should know, with what to do about it.
+type Condition struct {
+	// Code is a short stable name, e.g. "factory-image-corrupt".
+	Code string `json:"code"`
+	// Severity is "info", "warning" or "critical".
+	Severity string `json:"severity"`
+	Text     string `json:"text"`
+	// Remedy is a command or an act, never empty.
+	Remedy string `json:"remedy"`
+}

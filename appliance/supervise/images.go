@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package supervise
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// Images is what loading images needs of an engine.
+type Images interface {
+	HasImage(ctx context.Context, ref string) (bool, error)
+	LoadImage(ctx context.Context, r io.Reader, limit time.Duration) error
+}
+
+// Image is one image the stack needs.
+type Image struct {
+	// Ref as the Compose file writes it; for people.
+	Ref string
+	// Pinned is NAME@DIGEST, what the engine must resolve.
+	Pinned string
+	Digest string
+	// Size in bytes of manifest, config and layers.
+	Size int64
+}
+
+// Source streams an image as the OCI-layout tar that docker load takes. It
+// checks each blob while it streams and fails before the tar is complete when
+// one is bad.
+type Source interface {
+	WriteImage(ctx context.Context, w io.Writer, digest string, progress func(done, total int64)) error
+}
+
+// Progress tells how far the loading of one image is.
+type Progress struct {
+	Image string
+	// Done and Total are bytes of the image, Number of Count the images.
+	Done, Total   int64
+	Number, Count int
+	// End is true once the image is loaded and resolves.
+	End bool
+}
+
+// LoadLimit bounds the load of an image of size bytes: five minutes for the
+// engine, and the slowest disk worth waiting for, 2 MB/s, for the bytes.
+func LoadLimit(size int64) time.Duration {
+	return 5*time.Minute + time.Duration(size/2_000_000)*time.Second
+}
+
+// LoadImages makes every image resolve in the engine. One that resolves
+// already is not read again. Nothing of an image that fails its check is
+// taken by the engine: the error is the source's.
+func LoadImages(ctx context.Context, e Images, src Source, images []Image, report func(Progress)) error {
+	var missing []Image
+	for _, im := range images {
+		ok, err := e.HasImage(ctx, im.Pinned)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			missing = append(missing, im)
+		}
+	}
+	for i, im := range missing {
+		p := Progress{Image: im.Ref, Total: im.Size, Number: i + 1, Count: len(missing)}
+		if err := loadOne(ctx, e, src, im, func(done, total int64) {
+			p.Done, p.Total = done, total
+			report(p)
+		}); err != nil {
+			return err
+		}
+		p.Done, p.End = p.Total, true
+		report(p)
+	}
+	return nil
+}
+
+func loadOne(ctx context.Context, e Images, src Source, im Image, progress func(done, total int64)) error {
+	r, w := io.Pipe()
+	bad := make(chan error, 1)
+	go func() {
+		err := src.WriteImage(ctx, w, im.Digest, progress)
+		w.CloseWithError(err) // nil closes with io.EOF: the tar is complete
+		bad <- err
+	}()
+	err := e.LoadImage(ctx, r, LoadLimit(im.Size))
+	// Ends a writer that the engine has stopped reading from.
+	r.CloseWithError(errors.New("the engine stopped reading"))
+	cause := <-bad
+	if err != nil {
+		// The source's own error says more than what the engine made of the
+		// broken stream, unless it only echoes ours.
+		if cause != nil && errors.Is(err, cause) {
+			return cause
+		}
+		return fmt.Errorf("image %s: %w", im.Ref, err)
+	}
+	if cause != nil {
+		return cause
+	}
+	ok, err := e.HasImage(ctx, im.Pinned)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fmt.Errorf("image %s: the engine took it and does not resolve %s: it must use the containerd image store (\"features\": {\"containerd-snapshotter\": true} in daemon.json)", im.Ref, im.Pinned)
+	}
+	return nil
+}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package supervise
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"github.com/holdfast/holdfast/appliance/engine"
+)
+
+// Labels the supervisor finds its own containers by.
+const (
+	labelHash       = "com.docker.compose.config-hash"
+	labelGeneration = "io.holdfast.generation"
+)
+
+// Observer is what observing needs of an engine.
+type Observer interface {
+	Containers(ctx context.Context, project string) ([]engine.Container, error)
+	Networks(ctx context.Context, project string) (map[string]bool, error)
+	Volumes(ctx context.Context, project string) (map[string]bool, error)
+}
+
+// Observed is the engine's state as one value, with what the loop knows.
+type Observed struct {
+	// Services maps each service name, known to the stack or not, to its
+	// containers.
+	Services          map[string][]engine.Container
+	Networks, Volumes map[string]bool
+	// Boot is the id of this boot of the box.
+	Boot string
+	// Fresh is true at the first look after the engine was away: what ended
+	// meanwhile ended with the engine.
+	Fresh bool
+	// Busy maps the key of each operation under way to its kind.
+	Busy map[string]Kind
+	// ByHand holds containers that somebody else asked the engine to stop.
+	ByHand map[string]bool
+	// Stopping is true while the stack is being stopped as a whole.
+	Stopping bool
+}
+
+// Observe asks the engine for everything of the project.
+func Observe(ctx context.Context, e Observer, project string) (Observed, error) {
+	o := Observed{Services: map[string][]engine.Container{}, Busy: map[string]Kind{}, ByHand: map[string]bool{}}
+	cs, err := e.Containers(ctx, project)
+	if err != nil {
+		return o, err
+	}
+	for _, c := range cs {
+		name := c.Labels[engine.ServiceLabel]
+		o.Services[name] = append(o.Services[name], c)
+	}
+	if o.Networks, err = e.Networks(ctx, project); err != nil {
+		return o, err
+	}
+	o.Volumes, err = e.Volumes(ctx, project)
+	return o, err
+}
+
+// pick returns the container that is the service's, or nil, and the others,
+// which are in its way: the one with the right configuration comes first,
+// then the one that runs, then the name, so that the choice is stable.
+func (o Observed) pick(s *Service) (*engine.Container, []engine.Container) {
+	all := slices.Clone(o.Services[s.Name])
+	if len(all) == 0 {
+		return nil, nil
+	}
+	rank := func(c engine.Container) int {
+		n := 0
+		if c.Labels[labelHash] != s.Hash {
+			n += 2
+		}
+		if !c.Up() {
+			n++
+		}
+		return n
+	}
+	slices.SortFunc(all, func(a, b engine.Container) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
+	})
+	return &all[0], all[1:]
+}

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package supervise
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+
+	"github.com/holdfast/holdfast/appliance/engine"
+)
+
+// ComposeVersion is the value of the version label. `docker compose` shows
+// it and does not judge it.
+const ComposeVersion = "holdfast"
+
+// defaultGrace is Compose's and the engine's grace of a stop.
+const defaultGrace = 10 * time.Second
+
+// Options of Translate.
+type Options struct {
+	// Generation is the number one-shots count by.
+	Generation int
+	// FilesDir is where files with an owner, a mode or inline content are
+	// written.
+	FilesDir string
+	// SecretFiles maps the secrets made on the box to their files.
+	SecretFiles map[string]string
+	// ReadFile is os.ReadFile where nil; file contents enter the hash.
+	ReadFile func(string) ([]byte, error)
+}
+
+// Translate makes the desired state of a checked project whose images are
+// NAME@DIGEST. order is the services' start order. It refuses keys that would
+// else be ignored; the error names service and key.
+func Translate(p *types.Project, order []string, o Options) (*Desired, error) {
+	if o.ReadFile == nil {
+		o.ReadFile = os.ReadFile
+	}
+	d := &Desired{Project: p.Name, Generation: o.Generation}
+	if err := shared(p, d); err != nil {
+		return nil, err
+	}
+	completes := map[string]bool{}
+	for _, s := range p.Services {
+		for name, dep := range s.DependsOn {
+			if dep.Condition == Completed {
+				completes[name] = true
+			}
+		}
+	}
+	for _, name := range order {
+		s, ok := p.Services[name]
+		if !ok {
+			return nil, fmt.Errorf("service %s is in the start order and not in the project", name)
+		}
+		if s.GetScale() == 0 {
+			continue
+		}
+		t := &translation{p: p, s: s, o: o, d: d, oneShot: completes[name]}
+		svc, err := t.service()
+		if err != nil {
+			return nil, fmt.Errorf("service %s: %w", name, err)
+		}
+		d.Services = append(d.Services, svc)
+	}
+	return d, nil
+}
+
+// translation is the work on one service.
+type translation struct {
+	p       *types.Project
+	s       types.ServiceConfig
+	o       Options
+	d       *Desired
+	oneShot bool
+	// binds are the stack files whose bytes enter the hash.
+	binds []string
+}
+
+func (t *translation) service() (Service, error) {
+	s := t.s
+	if err := t.refuse(); err != nil {
+		return Service{}, err
+	}
+	svc := Service{
+		Name: s.Name, Image: s.Image, Restart: t.restart(), Grace: defaultGrace,
+		OneShot: t.oneShot || s.Restart == "no" && s.Deploy == nil,
+	}
+	if s.StopGracePeriod != nil {
+		svc.Grace = time.Duration(*s.StopGracePeriod)
+	}
+	for name, dep := range s.DependsOn {
+		c := dep.Condition
+		if c == "" {
+			c = Started
+		}
+		svc.DependsOn = append(svc.DependsOn, Dependency{Service: name, Condition: c, Required: dep.Required, Restart: dep.Restart})
+	}
+	slices.SortFunc(svc.DependsOn, func(a, b Dependency) int { return strings.Compare(a.Service, b.Service) })
+
+	host, err := t.host()
+	if err != nil {
+		return svc, err
+	}
+	cfg, err := t.config(svc.Grace)
+	if err != nil {
+		return svc, err
+	}
+	nets, err := t.networks(&host)
+	if err != nil {
+		return svc, err
+	}
+	svc.Spec = engine.Spec{Name: t.containerName(s.Name), Config: cfg, Host: host, Networks: nets}
+	if svc.Hash, err = t.hash(svc.Spec); err != nil {
+		return svc, err
+	}
+	t.labels(&svc)
+	return svc, nil
+}
+
+// containerName is docker compose's, so that its commands find it.
+func (t *translation) containerName(service string) string {
+	if s, ok := t.p.Services[service]; ok && s.ContainerName != "" {
+		return s.ContainerName
+	}
+	return t.p.Name + "-" + service + "-1"
+}
+
+// refuse names the first key that cannot be honoured here. The list is
+// checked again at bake time with line numbers; this is the last line.
+func (t *translation) refuse() error {
+	s := t.s
+	for _, k := range []struct {
+		key string
+		set bool
+	}{
+		{"deploy.replicas above 1", s.GetScale() > 1},
+		{"build", s.Build != nil && s.Image == ""},
+		{"volumes_from", len(s.VolumesFrom) > 0},
+		{"external_links", len(s.ExternalLinks) > 0},
+		{"credential_spec", s.CredentialSpec != nil},
+		{"post_start", len(s.PostStart) > 0},
+		{"pre_start", len(s.PreStart) > 0},
+		{"pre_stop", len(s.PreStop) > 0},
+		{"provider", s.Provider != nil},
+		{"use_api_socket", s.UseAPISocket},
+		{"models", len(s.Models) > 0},
+		{"gpus", len(s.Gpus) > 0},
+	} {
+		if k.set {
+			return fmt.Errorf("%s cannot be honoured on a box: remove it from the stack", k.key)
+		}
+	}
+	if !strings.Contains(s.Image, "@sha256:") {
+		return fmt.Errorf("image %q is not pinned to a digest: lock the stack", s.Image)
+	}
+	return nil
+}
+
+// restart is the policy of the Compose file. Where a file says nothing, a
+// service is kept running: an appliance has nobody who would start it again.
+// A one-shot that says nothing is tried again when it fails.
+func (t *translation) restart() Restart {
+	r := Restart{Mode: t.s.Restart}
+	if m, n, ok := strings.Cut(r.Mode, ":"); ok {
+		r.Mode = m
+		fmt.Sscanf(n, "%d", &r.Max) // compose-go has checked the number
+	}
+	if d := t.s.Deploy; d != nil && d.RestartPolicy != nil && r.Mode == "" {
+		rp := d.RestartPolicy
+		switch rp.Condition {
+		case "none":
+			r.Mode = "no"
+		case "on-failure":
+			r.Mode = "on-failure"
+		default:
+			r.Mode = "always"
+		}
+		if rp.Delay != nil {
+			r.Delay = time.Duration(*rp.Delay)
+		}
+		if rp.Window != nil {
+			r.Window = time.Duration(*rp.Window)
+		}
+		if rp.MaxAttempts != nil {
+			r.Max = int(*rp.MaxAttempts)
+		}
+	}
+	if r.Mode == "" {
+		r.Mode = "always"
+		if t.oneShot {
+			r.Mode = "on-failure"
+		}
+	}
+	return r
+}
+
+func (t *translation) config(grace time.Duration) (container.Config, error) {
+	s := t.s
+	c := container.Config{
+		Hostname: s.Hostname, Domainname: s.DomainName, User: s.User, Image: s.Image,
+		WorkingDir: s.WorkingDir, StopSignal: s.StopSignal, Tty: s.Tty, OpenStdin: s.StdinOpen,
+		Cmd: s.Command, Entrypoint: s.Entrypoint,
+		Healthcheck: health(s.HealthCheck), ExposedPorts: network.PortSet{},
+	}
+	if s.StopGracePeriod != nil {
+		n := int((grace + time.Second - 1) / time.Second)
+		c.StopTimeout = &n
+	}
+	for k, v := range s.Environment {
+		if v == nil {
+			c.Env = append(c.Env, k)
+			continue
+		}
+		c.Env = append(c.Env, k+"="+*v)
+	}
+	slices.Sort(c.Env)
+	for _, e := range s.Expose {
+		r, err := network.ParsePortRange(e)
+		if err != nil {
+			return c, fmt.Errorf("expose %q: %w", e, err)
+		}
+		for p := range r.All() {
+			c.ExposedPorts[p] = struct{}{}
+		}
+	}
+	for _, pc := range s.Ports {
+		p, _, err := port(pc)
+		if err != nil {
+			return c, err
+		}
+		c.ExposedPorts[p] = struct{}{}
+	}
+	return c, nil
+}
+
+// health translates a health check; zero values inherit the image's.
+func health(h *types.HealthCheckConfig) *container.HealthConfig {
+	if h == nil {
+		return nil
+	}
+	if h.Disable {
+		return &container.HealthConfig{Test: []string{"NONE"}}
+	}
+	d := func(p *types.Duration) time.Duration {
+		if p == nil {
+			return 0
+		}
+		return time.Duration(*p)
+	}
+	c := &container.HealthConfig{
+		Test: h.Test, Interval: d(h.Interval), Timeout: d(h.Timeout),
+		StartPeriod: d(h.StartPeriod), StartInterval: d(h.StartInterval),
+	}
+	if h.Retries != nil {
+		c.Retries = int(*h.Retries)
+	}
+	return c
+}

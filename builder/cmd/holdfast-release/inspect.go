@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfast/holdfast/builder"
+	"github.com/holdfast/holdfast/builder/show"
+)
+
+type inspectOptions struct{ verify, json bool }
+
+func inspectCommand() *cobra.Command {
+	var o inspectOptions
+	cmd := &cobra.Command{
+		Use: "inspect [DIST]", Short: "show what a bake made, and check it", Args: upToOne,
+		Long: `Shows an output folder of a bake (the newest below dist/ by default): release,
+root hash, partitions, files, and how long each step took. --verify reads every
+file and compares its hash with the manifest.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dist, err := findDist(args)
+			if err != nil {
+				return err
+			}
+			m, err := builder.ReadManifest(dist)
+			if err != nil {
+				return err
+			}
+			if o.verify {
+				if err := verifyFiles(cmd.Context(), dist, m); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s: every file is what manifest.json says\n", dist)
+			}
+			if o.json {
+				e := json.NewEncoder(cmd.OutOrStdout())
+				e.SetIndent("", "  ")
+				return e.Encode(m)
+			}
+			return printManifest(cmd.OutOrStdout(), dist, m)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&o.verify, "verify", false, "compare every file with its hash")
+	f.BoolVar(&o.json, "json", false, "print the manifest as JSON")
+	return cmd
+}
+
+func printManifest(out io.Writer, dist string, m *builder.Manifest) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "release\t%s %s\nos\t%s\nroot hash\t%s\nfolder\t%s\n", m.Name, m.Version, m.OSVersion, m.RootHash, dist)
+	fmt.Fprintln(w, "\nPARTITION\tOFFSET\tSIZE\tUUID")
+	for _, p := range m.Partitions {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Label, show.Bytes(p.Offset), show.Bytes(p.Bytes), p.UUID)
+	}
+	fmt.Fprintln(w, "\nFILE\tSIZE\tSHA256")
+	for _, f := range m.Files {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", f.Name, show.Bytes(f.Bytes), f.SHA256)
+	}
+	fmt.Fprintln(w, "\nSTEP\tSECONDS\tSIZE\t")
+	for _, s := range m.Steps {
+		cached := ""
+		if s.Cached {
+			cached = "cached"
+		}
+		fmt.Fprintf(w, "%s\t%.1f\t%s\t%s\n", s.Name, s.Seconds, show.Bytes(s.Bytes), cached)
+	}
+	return w.Flush()
+}
+
+// verifyFiles reads all files, and lists every one that differs.
+func verifyFiles(ctx context.Context, dist string, m *builder.Manifest) error {
+	var bad []error
+	for _, want := range m.Files {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if filepath.Base(want.Name) != want.Name {
+			return fmt.Errorf("%s: manifest.json names a file outside its folder, %q: bake it again", dist, want.Name)
+		}
+		sum, n, err := hashOf(ctx, filepath.Join(dist, want.Name))
+		switch {
+		case err != nil:
+			bad = append(bad, err)
+		case n != want.Bytes || sum != want.SHA256:
+			bad = append(bad, fmt.Errorf("%s is not what manifest.json says (%d bytes, sha256 %s): bake it again", filepath.Join(dist, want.Name), n, sum))
+		}
+	}
+	return errors.Join(bad...)
+}
+
+func hashOf(ctx context.Context, path string) (sum string, n int64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", 0, err
+	}
+	defer f.Close()
+	// Closing the file ends a read that is under way.
+	defer context.AfterFunc(ctx, func() { f.Close() })()
+	h := sha256.New()
+	n, err = io.Copy(h, f)
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return hex.EncodeToString(h.Sum(nil)), n, err
+}

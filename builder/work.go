@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package builder
+
+import (
+	"crypto"
+	"crypto/x509"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/holdfast/holdfast/builder/debian"
+	"github.com/holdfast/holdfast/builder/tools"
+	"github.com/holdfast/holdfast/compose/lock"
+	"github.com/holdfast/holdfast/compose/stack"
+)
+
+// work is what the steps of one bake hand each other. Each field is written by
+// one step and read by those that need it.
+type work struct {
+	cfg   Config
+	p     Progress
+	lock  *lock.Lock
+	stack *stack.Stack
+	key   crypto.Signer
+	cert  *x509.Certificate
+	// certPEM is what enters the root as its root of trust.
+	certPEM []byte
+	add     []entry
+	tmp     string // the output folder in the making
+
+	debs             *debian.Cache       // set before the first step
+	tree             *tools.Tree         // tools
+	images           map[string]v1.Image // images, by reference
+	rootTar, rootKey string              // rootfs
+	kernel, initrd   string              // initrd
+	kernelRelease    string              // initrd
+	initrdKey        string              // initrd
+	seal             sealed              // seal
+	uki, bootloader  string              // uki
+	factory          string              // factory
+	factoryKey       string              // factory
+	parts            []ManifestPartition // disk
+	diskHash         string              // disk
+	diskSize         int64               // disk
+}
+
+// sealed is the product of the seal step.
+type sealed struct {
+	// image is squashfs and hash tree in one file.
+	image string
+	meta  sealMeta
+}
+
+// sealMeta is kept beside a sealed root.
+type sealMeta struct {
+	RootHash string `json:"root_hash"`
+	// HashOffset is the squashfs's size, where the hash tree's superblock
+	// lies; Bytes is the whole image's size.
+	HashOffset int64  `json:"hash_offset"`
+	Bytes      int64  `json:"bytes"`
+	OSVersion  string `json:"os_version"`
+}

@@ -1,0 +1,2 @@
+ALTER TABLE entries
+    ADD COLUMN place text NOT NULL DEFAULT '' CHECK (char_length(place) <= 60);

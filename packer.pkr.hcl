@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# The demo, and an example to copy: bakes a Compose stack into dist/NAME-VERSION.
+# `make image` runs it; by hand, after `make image` has set this checkout up:
+#
+#   export PATH=$PWD/build/bin:$PATH PACKER_PLUGIN_PATH=$PWD/build/packer-plugins
+#   packer init .  &&  packer validate .  &&  packer build .
+
+packer {
+  required_version = ">= 1.11.0"
+  required_plugins {
+    holdfast = {
+      source  = "github.com/holdfast/holdfast"
+      version = ">= 0.1.0"
+    }
+  }
+}
+
+variable "name" {
+  type        = string
+  default     = "demo"
+  description = "Name of the release: 1 to 40 of a-z, 0-9 and -."
+}
+
+variable "version" {
+  type        = string
+  default     = "1.0.0"
+  description = "Version of the release, a semantic version."
+}
+
+variable "stack" {
+  type        = string
+  default     = ""
+  description = "The Compose file; by default the demo's of this version."
+}
+
+variable "lock" {
+  type        = string
+  default     = ""
+  description = "What `holdfast-release lock` wrote; by default build/NAME-VERSION.lock."
+}
+
+variable "layouts" {
+  type        = list(string)
+  default     = null
+  description = "OCI layouts with the stack's images, searched before any registry; by default the demo's."
+}
+
+variable "archive" {
+  type        = string
+  default     = ""
+  description = "Folder made by `holdfast-release lock --archive`, searched before the Debian mirror."
+}
+
+variable "mirror" {
+  type        = string
+  default     = ""
+  description = "Debian mirror to use in place of Debian's own."
+}
+
+variable "slot_size" {
+  type        = string
+  default     = "768MiB"
+  description = "Size of each of the two root partitions."
+}
+
+variable "disk_size" {
+  type        = string
+  default     = ""
+  description = "Least length of disk.raw; by default as long as its partitions plus 1 GiB."
+}
+
+variable "extra_packages" {
+  type        = list(string)
+  default     = []
+  description = "Debian packages beyond those the box needs; lock them with --package."
+}
+
+variable "signing_key" {
+  type        = string
+  default     = ""
+  description = "RSA private key (PEM). Without key and certificate a demo pair is made: never ship that."
+}
+
+variable "signing_cert" {
+  type        = string
+  default     = ""
+  description = "Certificate (PEM) of signing_key."
+}
+
+variable "output" {
+  type        = string
+  default     = ""
+  description = "Folder to make; by default dist/NAME-VERSION."
+}
+
+variable "cache" {
+  type        = string
+  default     = ""
+  description = "Folder for slow work; by default $HOLDFAST_CACHE, else ~/.cache/holdfast."
+}
+
+locals {
+  release = "${var.name}-${var.version}"
+}
+
+source "holdfast" "image" {
+  name           = var.name
+  version        = var.version
+  stack          = var.stack != "" ? var.stack : "${path.root}/compose/stacks/demo/${var.version}/compose.yaml"
+  lock           = var.lock != "" ? var.lock : "${path.root}/build/${local.release}.lock"
+  layouts        = var.layouts != null ? var.layouts : ["${path.root}/build/${local.release}.images"]
+  archive        = var.archive
+  mirror         = var.mirror
+  slot_size      = var.slot_size
+  disk_size      = var.disk_size
+  extra_packages = var.extra_packages
+  signing_key    = var.signing_key
+  signing_cert   = var.signing_cert
+  output         = var.output != "" ? var.output : "${path.root}/dist/${local.release}"
+  cache          = var.cache
+}
+
+build {
+  sources = ["source.holdfast.image"]
+}

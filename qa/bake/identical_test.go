@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build bake
+
+package bake
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/holdfast/holdfast/builder"
+	"github.com/holdfast/holdfast/images/sign"
+)
+
+func makeKey() error {
+	return sign.MakePair(keyFile, certFile, "Holdfast test", time.Now())
+}
+
+// TestIdentical bakes twice, each time with an empty cache, in surroundings as
+// different as one host allows: all files are the same, byte by byte, and so
+// is the manifest but its steps. The second bake speaks gob with the plugin,
+// as Packer's older protocol has it.
+func TestIdentical(t *testing.T) {
+	from := archive(t)
+	before := observe(t)
+	work := t.TempDir()
+	one := request{cache: filepath.Join(work, "cache-1"), output: filepath.Join(work, "out-1"), vars: []string{"archive=" + from},
+		env: []string{"TZ=UTC"}}
+	two := request{cache: filepath.Join(work, "elsewhere", "cache-2"), output: filepath.Join(work, "elsewhere", "out-2"), vars: []string{"archive=" + from},
+		env:  []string{"TZ=Asia/Kathmandu", "LC_ALL=C", "HOME=" + work, "GOMAXPROCS=1", "PACKER_FORCE_GOB=1"},
+		wrap: []string{"sh", "-c", `umask 077; exec "$@"`, "sh"}}
+	one.must(t)
+	two.must(t)
+	same(t, one.output, two.output)
+	before.unchanged(t)
+}
+
+// same compares two output folders.
+func same(t *testing.T, a, b string) {
+	t.Helper()
+	ma, mb := manifest(t, a), manifest(t, b)
+	ma.Steps, mb.Steps = nil, nil
+	if ja, jb := text(t, ma), text(t, mb); ja != jb {
+		t.Errorf("the manifests differ:\n%s\n%s", ja, jb)
+	}
+	for _, f := range ma.Files {
+		for _, dir := range []string{a, b} {
+			if got := hash(t, filepath.Join(dir, f.Name)); got != f.SHA256 {
+				t.Errorf("%s/%s is %s, the first manifest says %s", dir, f.Name, got, f.SHA256)
+			}
+		}
+	}
+	for _, dir := range []string{a, b} {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(entries) != len(ma.Files)+1 {
+			t.Errorf("%s holds %d files, its manifest names %d and itself", dir, len(entries), len(ma.Files))
+		}
+	}
+}
+
+func manifest(t *testing.T, dir string) builder.Manifest {
+	t.Helper()
+	m, err := builder.ReadManifest(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return *m
+}
+
+func text(t *testing.T, v any) string {
+	t.Helper()
+	b, err := json.MarshalIndent(v, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func hash(t *testing.T, path string) string {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		t.Fatal(err)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}

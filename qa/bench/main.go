@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command bench measures bakes beside mkosi on this host, and the first boot
+// of the baked disk, and writes the result as a table. Both sides start from
+// the same Debian packages, already downloaded, and end with a disk that boots
+// a signed kernel image into a verity root; nothing else is cached in the cold
+// rows. Runs of both sides take turns, so that a busy host is unfair to both.
+//
+// It needs root and the products of `make image`. Exit status 1 means that it
+// could not measure, 2 that a limit was missed.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/holdfast/holdfast/builder"
+	"github.com/holdfast/holdfast/builder/sandbox"
+)
+
+// config is what the command line says.
+type config struct {
+	runs     int
+	out      string
+	root     string
+	name     string
+	version  string
+	skipBoot bool
+	verbose  bool
+}
+
+func main() {
+	sandbox.Child()
+	var c config
+	flag.IntVar(&c.runs, "n", 3, "runs of each kind; the table shows medians")
+	flag.StringVar(&c.out, "o", "docs/results/bench.md", "the file to write")
+	flag.StringVar(&c.root, "C", ".", "the root of the checkout")
+	flag.StringVar(&c.name, "name", "demo", "name of the release to bake")
+	flag.StringVar(&c.version, "version", "1.0.0", "version of the release to bake")
+	flag.BoolVar(&c.skipBoot, "skip-boot", false, "do not boot the disk")
+	flag.BoolVar(&c.verbose, "v", false, "show what mkosi and Packer print")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	missed, err := bench(ctx, c)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	if missed {
+		os.Exit(2)
+	}
+}
+
+func bench(ctx context.Context, c config) (missed bool, err error) {
+	if os.Geteuid() != 0 {
+		return false, fmt.Errorf("bakes need root: run as root or with sudo")
+	}
+	if c.root, err = filepath.Abs(c.root); err != nil {
+		return false, err
+	}
+	cache, err := builder.CacheDir()
+	if err != nil {
+		return false, err
+	}
+	log := io.Discard
+	if c.verbose {
+		log = os.Stderr
+	}
+	release := c.name + "-" + c.version
+	o := &ours{
+		root: c.root, dir: filepath.Join(cache, "bench", "holdfast"), name: c.name, version: c.version, log: log,
+		lock: filepath.Join(c.root, "build", release+".lock"), layout: filepath.Join(c.root, "build", release+".images"),
+		stack: filepath.Join(c.root, "compose/stacks/demo", c.version, "compose.yaml"),
+	}
+	o.key, o.cert = filepath.Join(o.dir, "key.pem"), filepath.Join(o.dir, "cert.pem")
+	r, err := measure(ctx, c, o, filepath.Join(cache, "bench"))
+	if err != nil {
+		return false, err
+	}
+	text := r.markdown(c)
+	if err := os.MkdirAll(filepath.Dir(filepath.Join(c.root, c.out)), 0o755); err != nil {
+		return false, err
+	}
+	fmt.Print(text)
+	return r.missed(), os.WriteFile(filepath.Join(c.root, c.out), []byte(text), 0o644)
+}

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build engine
+
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/holdfast/holdfast/appliance/api"
+	"github.com/holdfast/holdfast/appliance/engine"
+	"github.com/holdfast/holdfast/appliance/status"
+)
+
+// patience bounds every wait; the error names what was waited for.
+const patience = 90 * time.Second
+
+// box is one daemon on the shared engine, with its own stack and folders.
+type box struct {
+	t       *testing.T
+	project string
+	dir     string
+	cli     *engine.Docker
+	client  *api.Client
+	args    []string
+
+	cmd  *exec.Cmd
+	out  lockedBuffer
+	exit chan error
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// newBox makes the folders of a box whose project is named after the test.
+func newBox(t *testing.T) *box {
+	t.Helper()
+	dir, err := os.MkdirTemp(base, "box-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cli, err := engine.Open(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &box{t: t, dir: dir, cli: cli, project: strings.ToLower(strings.TrimPrefix(t.Name(), "Test"))}
+	b.client = api.NewClient(filepath.Join(dir, "api.sock"))
+	t.Cleanup(b.cleanup)
+	return b
+}
+
+// stack writes the Compose file and runs it from a folder.
+func (b *box) stack(yaml string) {
+	b.t.Helper()
+	b.write("compose.yaml", "name: "+b.project+"\n"+yaml)
+	b.args = []string{"--stack", filepath.Join(b.dir, "stack", "compose.yaml"), "--images", ref + "=" + digest}
+}
+
+func (b *box) write(name, content string) {
+	b.t.Helper()
+	path := filepath.Join(b.dir, "stack", name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *box) start() {
+	b.t.Helper()
+	args := append([]string{"daemon", "--engine", host, "--socket", filepath.Join(b.dir, "api.sock"),
+		"--state", filepath.Join(b.dir, "state"), "--run", filepath.Join(b.dir, "run")}, b.args...)
+	b.cmd = exec.Command(program, args...)
+	b.cmd.Stdout, b.cmd.Stderr = &b.out, &b.out
+	if err := b.cmd.Start(); err != nil {
+		b.t.Fatal(err)
+	}
+	b.exit = make(chan error, 1)
+	cmd, exit := b.cmd, b.exit
+	go func() { exit <- cmd.Wait() }()
+}
+
+// signal ends the daemon.
+func (b *box) signal(s syscall.Signal) {
+	b.t.Helper()
+	b.cmd.Process.Signal(s)
+	select {
+	case err := <-b.exit:
+		if s == syscall.SIGTERM && err != nil {
+			b.t.Errorf("the daemon ended with %v\n%s", err, b.out.String())
+		}
+	case <-time.After(patience):
+		b.t.Fatalf("the daemon did not end on %s\n%s", s, b.out.String())
+	}
+	b.cmd = nil
+}
+
+func (b *box) cleanup() {
+	if b.t.Failed() {
+		b.t.Logf("--- daemon ---\n%s", b.out.String())
+	}
+	if b.cmd != nil {
+		b.signal(syscall.SIGTERM)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cs, err := b.cli.Containers(ctx, b.project)
+	for _, c := range cs {
+		err = errors.Join(err, b.cli.Stop(ctx, c.ID, time.Second), b.cli.Remove(ctx, c.ID))
+	}
+	if err != nil {
+		b.t.Errorf("clean up: %v", err)
+	}
+	b.cli.Close()
+}
+
+// await follows the reports until one satisfies ok.
+func (b *box) await(what string, ok func(status.Report) bool) status.Report {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), patience)
+	defer cancel()
+	var last status.Report
+	found := false
+	for !found {
+		err := b.client.Watch(ctx, func(r status.Report) bool {
+			last = r
+			found = ok(r)
+			return !found
+		})
+		if found {
+			break
+		}
+		if !errors.Is(err, api.ErrNoDaemon) || ctx.Err() != nil {
+			b.t.Fatalf("waited for %s: %v\nlast report: %+v\n%s", what, err, last, b.out.String())
+		}
+		select {
+		case e := <-b.exit:
+			b.t.Fatalf("waited for %s, and the daemon ended: %v\n%s", what, e, b.out.String())
+		case <-time.After(50 * time.Millisecond): // the socket is not there yet
+		}
+	}
+	return last
+}
+
+func (b *box) healthy() status.Report {
+	b.t.Helper()
+	return b.await("a healthy stack", func(r status.Report) bool { return r.Stack == "healthy" })
+}
+
+func (b *box) containers() map[string]engine.Container {
+	b.t.Helper()
+	cs, err := b.cli.Containers(b.t.Context(), b.project)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	out := map[string]engine.Container{}
+	for _, c := range cs {
+		out[c.Labels[engine.ServiceLabel]] = c
+	}
+	return out
+}
+
+// docker runs the engine's own command line, as an admin would.
+func (b *box) docker(args ...string) string {
+	b.t.Helper()
+	c := exec.Command("docker", args...)
+	c.Env = append(os.Environ(), "DOCKER_HOST="+host)
+	out, err := c.CombinedOutput()
+	if err != nil {
+		b.t.Fatalf("docker %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func service(r status.Report, name string) status.Service {
+	for _, s := range r.Services {
+		if s.Name == name {
+			return s
+		}
+	}
+	return status.Service{Name: fmt.Sprintf("no service %s", name)}
+}

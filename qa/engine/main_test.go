@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build engine
+
+package engine
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/holdfast/holdfast/appliance/engine"
+)
+
+// Shared by all tests: one engine, one image under one reference, one binary.
+var (
+	host    string // of the engine
+	base    string // the folder the engine and the host share
+	program string // the holdfast binary
+	image   v1.Image
+	digest  string
+)
+
+// ref is the reference of the stand-in's image in the tests' stacks.
+const ref = "holdfast.test/standin:1.0.0"
+
+func TestMain(m *testing.M) {
+	if os.Args[0] == initName {
+		fmt.Fprintln(os.Stderr, becomeInit(os.Args[1:]))
+		os.Exit(1)
+	}
+	// The engine gets a signal when the thread that made it ends.
+	runtime.LockOSThread()
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "engine tests:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	tools := os.Getenv("HOLDFAST_TOOLS")
+	if tools == "" {
+		tools = "/"
+	}
+	// Not TMPDIR: overlay file systems refuse some of what may be mounted there.
+	if base, err = os.MkdirTemp("/var/tmp", "holdfast-engine-"); err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(base)
+	root, err := moduleRoot()
+	if err != nil {
+		return 1, err
+	}
+	if err := os.Chdir(root); err != nil {
+		return 1, err
+	}
+	program = filepath.Join(base, "holdfast")
+	standin := filepath.Join(base, "standin")
+	if err := build("./appliance/cmd/holdfast", program); err != nil {
+		return 1, err
+	}
+	if err := build("./qa/engine/standin", standin); err != nil {
+		return 1, err
+	}
+	d, err := startDockerd(tools, base)
+	if d != nil {
+		defer d.stop()
+	}
+	if err != nil {
+		return 1, err
+	}
+	host = d.host
+	if image, err = standinImage(standin, "1.0.0"); err != nil {
+		return 1, err
+	}
+	h, err := image.Digest()
+	if err != nil {
+		return 1, err
+	}
+	digest = h.String()
+	if err := loadStandin(); err != nil {
+		return 1, err
+	}
+	code = m.Run()
+	// For a person who looks into a failure.
+	if keep := os.Getenv("HOLDFAST_ENGINE_LOG"); keep != "" {
+		return code, os.Rename(d.log.Name(), keep)
+	}
+	return code, nil
+}
+
+// loadStandin loads the image into the engine, as a release would.
+func loadStandin() error {
+	cli, err := engine.Open(host)
+	if err != nil {
+		return err
+	}
+	defer cli.Close()
+	dir, err := os.MkdirTemp(base, "layout-")
+	if err != nil {
+		return err
+	}
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(ociTar(w, dir, ref, image)) }()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	if err := cli.LoadImage(ctx, r, 2*time.Minute); err != nil {
+		return err
+	}
+	ok, err := cli.HasImage(ctx, "holdfast.test/standin@"+digest)
+	if err == nil && !ok {
+		err = fmt.Errorf("the image was loaded and NAME@DIGEST does not resolve")
+	}
+	return err
+}
