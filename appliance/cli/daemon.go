@@ -56,7 +56,7 @@ func (d *daemonOptions) finder() (daemon.Finder, error) {
 		if d.lock != "" || len(d.images) > 0 {
 			return nil, exit(ExitUsage, "--lock and --images go with --stack; without it the factory's release says all")
 		}
-		return daemon.Factory{Dir: d.factory, Trust: d.trust, Stacks: filepath.Join(d.state, "stacks")}, nil
+		return daemon.Factory{Dir: d.factory, Trust: d.trust, Stacks: filepath.Join(d.state, "stacks"), Kept: filepath.Join(d.state, "release")}, nil
 	}
 	f := daemon.File{Path: d.stack, Lock: d.lock}
 	for _, i := range d.images {

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,6 +28,9 @@ type Factory struct {
 	Dir, Trust string
 	// Stacks is where stacks are unpacked, one folder per digest.
 	Stacks string
+	// Kept is where the verified release is kept without its images: a box
+	// whose images are loaded must start although the factory is broken.
+	Kept string
 }
 
 // Find verifies the release and unpacks its stack.
@@ -37,20 +39,16 @@ func (f Factory) Find(ctx context.Context) (*Found, error) {
 	if err != nil {
 		return nil, held("factory-release-untrusted", "reinstall the box: its root image has no certificate to trust a release by", err)
 	}
-	if _, err := os.Stat(filepath.Join(f.Dir, "index.json")); errors.Is(err, fs.ErrNotExist) {
-		return nil, held("factory-missing", "systemctl status holdfast-factory; write the factory partition again from the disk image of this release, then reboot",
-			fmt.Errorf("no release lies on the factory partition (%s)", f.Dir))
-	}
-	rel, err := release.Open(os.DirFS(f.Dir), certs)
+	rel, conds, err := f.open(certs)
 	if err != nil {
-		return nil, held("factory-release-untrusted", "write the factory partition again from the disk image of this release, then reboot; nothing of the stack was started", err)
+		return nil, err
 	}
 	desc := rel.Description()
 	st, err := f.unpack(ctx, rel, desc.Stack)
 	if err != nil {
 		return nil, err
 	}
-	found := &Found{Stack: st, Source: rel, Release: status.Release{Name: desc.Name, Version: desc.Version, OS: desc.OS.Version}}
+	found := &Found{Stack: st, Source: rel, Release: status.Release{Name: desc.Name, Version: desc.Version, OS: desc.OS.Version}, Conditions: conds}
 	for _, im := range desc.Images {
 		pinned, err := stack.PinnedName(im.Ref, im.Digest)
 		if err != nil {

@@ -46,13 +46,19 @@ func (d *Daemon) prepare(ctx context.Context) (*supervise.Desired, error) {
 	}
 	d.rootCond = append(d.rootCond, f.Conditions...)
 	d.announce(gen, f)
-	if err := d.awaitEngine(ctx); err != nil {
-		return nil, err
+	for {
+		if err := d.awaitEngine(ctx); err != nil {
+			return nil, err
+		}
+		err := d.load(ctx, f)
+		if err == nil {
+			return d.desire(f, gen)
+		}
+		if !errors.Is(err, engine.ErrUnreachable) || ctx.Err() != nil {
+			return nil, err
+		}
+		d.say.line("the engine went away while images were loaded: %v", err)
 	}
-	if err := d.load(ctx, f); err != nil {
-		return nil, err
-	}
-	return d.desire(f, gen)
 }
 
 // generation is the committed one's number; 1 on a host that is no box.
@@ -138,7 +144,9 @@ func (d *Daemon) load(ctx context.Context, f *Found) error {
 	case errors.As(err, &corrupt):
 		return held("factory-image-corrupt",
 			"write the factory partition again from the disk image of this release, then reboot; nothing of the stack was started",
-			fmt.Errorf("image %s on the factory partition is damaged: %w", corrupt.Image, err))
+			fmt.Errorf("image %s on the factory partition is damaged: %w", corrupt.Image, corrupt))
+	case errors.Is(err, engine.ErrUnreachable):
+		return err
 	case err != nil:
 		return held("images-not-loaded", "see the text, mend the cause, then systemctl restart holdfast", err)
 	}

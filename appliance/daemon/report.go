@@ -20,14 +20,14 @@ import (
 
 // publish turns a plan into the report, and what changed into console lines.
 func (d *Daemon) publish(p supervise.Plan) {
+	conds := status.SortConditions(append(slices.Clone(d.rootCond), p.Conditions...))
+	d.say.conditions(conds)
+	d.say.states(p.Services)
 	if p.Stack == "healthy" && d.timings.StackHealthy == 0 {
 		d.timings.StackHealthy = facts.Uptime()
 		d.say.line("the stack is healthy, %.1f s after the kernel started", d.timings.StackHealthy)
 		d.keepTimings()
 	}
-	conds := status.SortConditions(append(slices.Clone(d.rootCond), p.Conditions...))
-	d.say.conditions(conds)
-	d.say.states(p.Services)
 	d.feed.Update(func(r *status.Report) {
 		if r.Stack != p.Stack {
 			d.c.Notify("STATUS=the stack is " + p.Stack)

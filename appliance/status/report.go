@@ -22,7 +22,8 @@ type Report struct {
 	// BootID and MachineID identify this boot and this box.
 	BootID    string `json:"boot_id"`
 	MachineID string `json:"machine_id"`
-	// Stack is "starting", "healthy", "degraded", "held" or "stopped".
+	// Stack is "starting", "healthy", "degraded", "held", "stopping" or
+	// "stopped".
 	Stack string `json:"stack"`
 	// Services in start order.
 	Services []Service `json:"services"`
@@ -60,7 +61,8 @@ type Service struct {
 	// Container is the engine's container id, "" where there is none.
 	Container string `json:"container"`
 	// State is "waiting", "created", "running", "exited", "completed"
-	// (a one-shot that ended with 0), "backoff", "crash-loop" or "held".
+	// (a one-shot that ended with 0), "backoff", "crash-loop", "held",
+	// "paused" (by hand) or "unknown" (the engine does not answer).
 	State string `json:"state"`
 	// Health is "healthy", "unhealthy", "starting" or "none".
 	Health string `json:"health"`

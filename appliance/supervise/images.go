@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/holdfast/holdfast/appliance/engine"
 )
 
 // Images is what loading images needs of an engine.
@@ -50,6 +52,13 @@ func LoadLimit(size int64) time.Duration {
 	return 5*time.Minute + time.Duration(size/2_000_000)*time.Second
 }
 
+// loadTries is how often one image is offered to the engine. A load that was
+// cut off, by a power cut say, leaves the part of the blob it was in, and the
+// next load resumes there without a look at it: containerd 1.7 then stores a
+// wrong blob and says that the right one is missing. That used the rest up,
+// so the load after it begins anew.
+const loadTries = 3
+
 // LoadImages makes every image resolve in the engine. One that resolves
 // already is not read again. Nothing of an image that fails its check is
 // taken by the engine: the error is the source's.
@@ -66,11 +75,17 @@ func LoadImages(ctx context.Context, e Images, src Source, images []Image, repor
 	}
 	for i, im := range missing {
 		p := Progress{Image: im.Ref, Total: im.Size, Number: i + 1, Count: len(missing)}
-		if err := loadOne(ctx, e, src, im, func(done, total int64) {
-			p.Done, p.Total = done, total
-			report(p)
-		}); err != nil {
-			return err
+		for try := 1; ; try++ {
+			again, err := loadOne(ctx, e, src, im, func(done, total int64) {
+				p.Done, p.Total = done, total
+				report(p)
+			})
+			if err == nil {
+				break
+			}
+			if !again || try == loadTries {
+				return err
+			}
 		}
 		p.Done, p.End = p.Total, true
 		report(p)
@@ -78,7 +93,8 @@ func LoadImages(ctx context.Context, e Images, src Source, images []Image, repor
 	return nil
 }
 
-func loadOne(ctx context.Context, e Images, src Source, im Image, progress func(done, total int64)) error {
+// loadOne offers an image once; again says whether another try makes sense.
+func loadOne(ctx context.Context, e Images, src Source, im Image, progress func(done, total int64)) (again bool, err error) {
 	r, w := io.Pipe()
 	bad := make(chan error, 1)
 	go func() {
@@ -86,7 +102,7 @@ func loadOne(ctx context.Context, e Images, src Source, im Image, progress func(
 		w.CloseWithError(err) // nil closes with io.EOF: the tar is complete
 		bad <- err
 	}()
-	err := e.LoadImage(ctx, r, LoadLimit(im.Size))
+	err = e.LoadImage(ctx, r, LoadLimit(im.Size))
 	// Ends a writer that the engine has stopped reading from.
 	r.CloseWithError(errors.New("the engine stopped reading"))
 	cause := <-bad
@@ -94,19 +110,20 @@ func loadOne(ctx context.Context, e Images, src Source, im Image, progress func(
 		// The source's own error says more than what the engine made of the
 		// broken stream, unless it only echoes ours.
 		if cause != nil && errors.Is(err, cause) {
-			return cause
+			return false, fmt.Errorf("image %s: %w", im.Ref, cause)
 		}
-		return fmt.Errorf("image %s: %w", im.Ref, err)
+		again = !errors.Is(err, engine.ErrUnreachable) && ctx.Err() == nil
+		return again, fmt.Errorf("image %s: %w", im.Ref, err)
 	}
 	if cause != nil {
-		return cause
+		return false, fmt.Errorf("image %s: %w", im.Ref, cause)
 	}
 	ok, err := e.HasImage(ctx, im.Pinned)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if !ok {
-		return fmt.Errorf("image %s: the engine took it and does not resolve %s: it must use the containerd image store (\"features\": {\"containerd-snapshotter\": true} in daemon.json)", im.Ref, im.Pinned)
+		return true, fmt.Errorf("image %s: the engine took it and does not resolve %s: it must use the containerd image store (\"features\": {\"containerd-snapshotter\": true} in daemon.json)", im.Ref, im.Pinned)
 	}
-	return nil
+	return false, nil
 }

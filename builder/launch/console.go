@@ -11,7 +11,7 @@ import (
 )
 
 // escapes are terminal sequences: firmware and systemd colour and clear.
-var escapes = regexp.MustCompile(`\x1b(\[[0-9;?=]*[A-Za-z]|[()][A-Z0-9]|\][^\x07]*\x07|[=>c])`)
+var escapes = regexp.MustCompile(`\x1b(\[[0-9;:?=]*[A-Za-z]|[()][A-Z0-9]|\][^\x07]*\x07|[=>c])`)
 
 // telling are the console lines a person wants while the box starts: the
 // supervisor's own, and everything that says why it does not start.

@@ -42,6 +42,11 @@ func plugin(ctx context.Context, o Options) error {
 	if err != nil || same {
 		return err
 	}
+	// Packer writes into the file that is there, which fails while a bake
+	// runs from it.
+	if err := os.Remove(installed); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	return run(ctx, o, packerEnv(o), o.bin("packer"), "plugins", "install", "--force", "--path", o.bin("packer-plugin-holdfast"), "github.com/holdfast/holdfast")
 }
 

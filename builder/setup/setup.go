@@ -15,6 +15,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Options of a set-up.
@@ -33,6 +35,11 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil || !strings.HasPrefix(string(mod), "module github.com/holdfast/holdfast\n") {
 		return errors.New("this is not the root of a Holdfast checkout: change to the folder with Makefile and go.mod")
 	}
+	unlock, err := lock(filepath.Join(o.Dir, "build"))
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	for _, step := range []struct {
 		name string
 		run  func(context.Context, Options) error
@@ -53,3 +60,24 @@ func Run(ctx context.Context, o Options) error {
 func (o Options) bin(name string) string { return filepath.Join(o.Dir, "build", "bin", name) }
 
 func (o Options) say(format string, args ...any) { fmt.Fprintf(o.Out, format+"\n", args...) }
+
+// lock makes a second set-up of this checkout wait for the first.
+func lock(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	return func() { f.Close() }, nil
+}

@@ -38,7 +38,7 @@ var Packages = []string{
 	// looks at images (tests)
 	"mtools", "dosfstools", "gdisk", "sbsigntool", "osslsigncode", "squashfs-tools", "openssl",
 	// the engine of the box, for engine tests against the same version
-	"docker.io", "docker-cli", "iptables", "procps",
+	"docker.io", "docker-cli", "docker-compose", "iptables", "procps",
 }
 
 // Tree is a finished tools tree.

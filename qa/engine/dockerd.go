@@ -13,11 +13,17 @@ package engine
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/holdfast/holdfast/appliance/engine"
 )
@@ -30,12 +36,27 @@ type dockerd struct {
 	cmd  *exec.Cmd
 	log  *os.File
 	host string
-	done chan struct{}
+	// cgroup is the parent of the containers' groups, in every hierarchy.
+	cgroup string
+	done   chan struct{}
 }
 
+// starter is the thread that makes engines: one dies with the thread that
+// made it, and a test's may end with the test.
+var starter = sync.OnceValue(func() chan<- func() {
+	work := make(chan func())
+	go func() {
+		runtime.LockOSThread()
+		for f := range work {
+			f()
+		}
+	}()
+	return work
+})
+
 // startDockerd starts an engine on base, which it shares with the host under
-// the same path: sockets, stacks and data lie there. The calling thread must
-// be locked and live on: the engine dies with it.
+// the same path: sockets, stacks and data lie there, and a second engine on
+// the same base goes on from them.
 func startDockerd(tools, base string) (*dockerd, error) {
 	if _, err := os.Stat(filepath.Join(tools, "usr/sbin/dockerd")); err != nil {
 		return nil, fmt.Errorf("%w: set HOLDFAST_TOOLS to a tree with Debian 13's docker.io, e.g. made by mmdebstrap --include=docker.io,iptables trixie", err)
@@ -48,20 +69,23 @@ func startDockerd(tools, base string) (*dockerd, error) {
 	if err := os.WriteFile(config, []byte(`{"features":{"containerd-snapshotter":true},"live-restore":false}`), 0o644); err != nil {
 		return nil, err
 	}
-	log, err := os.Create(filepath.Join(base, "dockerd.log"))
+	log, err := os.OpenFile(filepath.Join(base, "dockerd.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
-	d := &dockerd{log: log, host: "unix://" + socket, done: make(chan struct{})}
+	cgroup := fmt.Sprintf("holdfast-qa-%d", os.Getpid())
+	d := &dockerd{log: log, cgroup: cgroup, host: "unix://" + socket, done: make(chan struct{})}
 	d.cmd = &exec.Cmd{
-		Path: "/proc/self/exe", Args: []string{initName, tools, base, config, socket},
+		Path: "/proc/self/exe", Args: []string{initName, tools, base, config, socket, cgroup},
 		Stdout: d.log, Stderr: d.log,
 		SysProcAttr: &syscall.SysProcAttr{
 			Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID,
 			Pdeathsig:  syscall.SIGKILL,
 		},
 	}
-	if err := d.cmd.Start(); err != nil {
+	started := make(chan error)
+	starter() <- func() { started <- d.cmd.Start() }
+	if err := <-started; err != nil {
 		return nil, err
 	}
 	go func() { d.cmd.Wait(); close(d.done) }()
@@ -107,12 +131,34 @@ func (d *dockerd) stop() {
 	d.cmd.Process.Kill()
 	<-d.done
 	d.log.Close()
+	// Killed at once, nobody removed the containers' groups: version 2 has
+	// one hierarchy, version 1 several.
+	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+		dirs, _ := filepath.Glob(pattern + d.cgroup)
+		for _, dir := range dirs {
+			removeGroups(dir)
+		}
+	}
+}
+
+// removeGroups removes a control group and those in it, innermost first.
+func removeGroups(dir string) {
+	var dirs []string
+	filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() {
+			dirs = append(dirs, path)
+		}
+		return nil
+	})
+	for _, d := range slices.Backward(dirs) {
+		os.Remove(d)
+	}
 }
 
 // becomeInit runs in the child: it makes a root of the tools tree with a
 // writable layer in memory and becomes docker-init with dockerd.
 func becomeInit(args []string) error {
-	tools, base, config, socket := args[0], args[1], args[2], args[3]
+	tools, base, config, socket, cgroup := args[0], args[1], args[2], args[3], args[4]
 	scratch := filepath.Join(base, "scratch")
 	root := filepath.Join(scratch, "root")
 	m := &mounter{}
@@ -148,13 +194,28 @@ func becomeInit(args []string) error {
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
-	if out, err := exec.Command("/usr/sbin/ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
-		return fmt.Errorf("ip link set lo up: %w: %s", err, out)
+	if err := loopbackUp(); err != nil {
+		return fmt.Errorf("set lo up: %w", err)
 	}
 	return syscall.Exec("/usr/bin/docker-init", []string{
 		"docker-init", "-g", "--", "/usr/sbin/dockerd", "--config-file", config, "--data-root", base + "/docker",
-		"--exec-root", "/run/docker", "--pidfile", "/run/dockerd.pid", "-H", "unix://" + socket, "--cgroup-parent", "/holdfast-qa",
+		"--exec-root", "/run/docker", "--pidfile", "/run/dockerd.pid", "-H", "unix://" + socket, "--cgroup-parent", "/" + cgroup,
 	}, []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"})
+}
+
+// loopbackUp is `ip link set lo up`.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	r, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	r.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, r)
 }
 
 // mounter does a list of mounts and keeps the first error.

@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 	"time"
 
@@ -26,6 +25,11 @@ var (
 	program string // the holdfast binary
 	image   v1.Image
 	digest  string
+
+	running *dockerd
+	// restartEngine kills the engine with all its containers, as a power cut
+	// would, and starts it again on the same data.
+	restartEngine func() error
 )
 
 // ref is the reference of the stand-in's image in the tests' stacks.
@@ -36,8 +40,6 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, becomeInit(os.Args[1:]))
 		os.Exit(1)
 	}
-	// The engine gets a signal when the thread that made it ends.
-	runtime.LockOSThread()
 	code, err := run(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "engine tests:", err)
@@ -71,14 +73,22 @@ func run(m *testing.M) (code int, err error) {
 	if err := build("./qa/engine/standin", standin); err != nil {
 		return 1, err
 	}
-	d, err := startDockerd(tools, base)
-	if d != nil {
-		defer d.stop()
+	restartEngine = func() (err error) {
+		if running != nil {
+			running.stop()
+		}
+		running, err = startDockerd(tools, base)
+		return err
 	}
-	if err != nil {
+	defer func() {
+		if running != nil {
+			running.stop()
+		}
+	}()
+	if err := restartEngine(); err != nil {
 		return 1, err
 	}
-	host = d.host
+	host = running.host
 	if image, err = standinImage(standin, "1.0.0"); err != nil {
 		return 1, err
 	}
@@ -93,7 +103,7 @@ func run(m *testing.M) (code int, err error) {
 	code = m.Run()
 	// For a person who looks into a failure.
 	if keep := os.Getenv("HOLDFAST_ENGINE_LOG"); keep != "" {
-		return code, os.Rename(d.log.Name(), keep)
+		return code, os.Rename(running.log.Name(), keep)
 	}
 	return code, nil
 }

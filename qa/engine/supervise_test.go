@@ -272,6 +272,36 @@ func TestStopStackInReverse(t *testing.T) {
 	}
 }
 
+// TestEngineKilled kills the engine and every container at once; the daemon
+// lives on and brings everything back in order.
+func TestEngineKilled(t *testing.T) {
+	b := fourBox(t)
+	b.start()
+	b.healthy()
+	before := b.containers()
+	if err := restartEngine(); err != nil {
+		t.Fatal(err)
+	}
+	r := b.await("a stack healthy again", func(r status.Report) bool {
+		return r.Stack == "healthy" && len(r.Conditions) == 0 && !service(r, "edge").Since.Before(before["edge"].Started.Add(1))
+	})
+	after := b.containers()
+	for name, c := range before {
+		if after[name].ID != c.ID {
+			t.Errorf("%s has a new container", name)
+		}
+		if n := service(r, name).Restarts; n != 0 {
+			t.Errorf("%s counts %d restarts for what the engine did", name, n)
+		}
+	}
+	if !after["migrate"].Started.Equal(before["migrate"].Started) {
+		t.Error("migrate ran again")
+	}
+	if !after["db"].Started.Before(after["web"].Started) || !after["web"].Started.Before(after["edge"].Started) || !after["db"].Started.After(before["db"].Started) {
+		t.Errorf("started again: db %s, web %s, edge %s", after["db"].Started, after["web"].Started, after["edge"].Started)
+	}
+}
+
 func TestMissingImageHolds(t *testing.T) {
 	b := newBox(t)
 	b.stack("\nservices: {web: {image: holdfast.test/standin:1.0.0}}\n")

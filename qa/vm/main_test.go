@@ -183,13 +183,34 @@ func (b *box) said(mark int, re string) []string {
 	return m
 }
 
+// gaveUp is what the console says when a boot will not get to healthy by
+// itself any more.
+const gaveUp = `Failed to start .*holdfast-|(?s:(?:Failed to start [^\n]*docker\.service.*?){3})|(?i)kernel panic|freezing execution|emergency mode`
+
 // complete waits until boot-complete.target of the n-th boot is reached.
 func (b *box) complete(mark, n int) {
 	b.t.Helper()
-	b.said(mark, `Reached target .*boot-complete`)
+	said := b.said(mark, `(Reached target .*boot-complete)|`+gaveUp)
 	if _, err := b.Shell.Ready(b.within(bootTime, "a boot"), n); err != nil {
 		b.t.Fatal(err)
 	}
+	if said[1] == "" {
+		b.t.Fatalf("the boot gave up (%q):\n%s", said[0], b.diagnose())
+	}
+}
+
+// diagnose is what a person would look at first in a box that is not well.
+func (b *box) diagnose() string {
+	b.t.Helper()
+	var out strings.Builder
+	for _, c := range []string{
+		"systemctl --failed --no-legend --plain", "holdfast status", "journalctl -b -p warning --no-pager -o short-monotonic | tail -n 40",
+		"journalctl -b -u docker -u 'holdfast*' --no-pager -o cat | tail -n 60", "docker ps -a",
+	} {
+		text, code := b.try(c)
+		fmt.Fprintf(&out, "# %s  (%d)\n%s\n", c, code, text)
+	}
+	return out.String()
 }
 
 // try runs a command in the box.

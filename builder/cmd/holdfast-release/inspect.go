@@ -75,7 +75,7 @@ func printManifest(out io.Writer, dist string, m *builder.Manifest) error {
 		if s.Cached {
 			cached = "cached"
 		}
-		fmt.Fprintf(w, "%s\t%.1f\t%s\t%s\n", s.Name, s.Seconds, show.Bytes(s.Bytes), cached)
+		fmt.Fprintf(w, "%s\t%.1f\t%s\t%s\n", s.Name, s.Seconds, sizeOf(s.Bytes), cached)
 	}
 	return w.Flush()
 }
@@ -115,4 +115,12 @@ func hashOf(ctx context.Context, path string) (sum string, n int64, err error) {
 		err = ctx.Err()
 	}
 	return hex.EncodeToString(h.Sum(nil)), n, err
+}
+
+// sizeOf leaves out the size of a step that makes no file.
+func sizeOf(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return show.Bytes(n)
 }

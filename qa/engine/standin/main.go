@@ -58,6 +58,7 @@ func main() {
 			}
 		}
 	case "serve":
+		fmt.Println("standin: serving")
 		began := time.Now()
 		http.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
 			if time.Since(began) < *healthyAfter {

@@ -2,12 +2,13 @@
 
 // Command probe asks one HTTP address and ends with 0 if the answer is 2xx: a
 // health check for images that have no shell and no other client. It speaks
-// plain HTTP/1.0 itself, which keeps it a quarter of the size of net/http and
-// quick to start on a slow machine.
+// plain HTTP/1.0 itself: net/http would more than double its size, and a small
+// program starts sooner on a slow machine.
 package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -53,7 +54,7 @@ func probe(address string, deadline time.Time) (status string, err error) {
 		host = net.JoinHostPort(u.Hostname(), "80")
 	}
 	d := net.Dialer{Deadline: deadline}
-	conn, err := d.Dial("tcp", host)
+	conn, err := d.DialContext(context.Background(), "tcp", host)
 	if err != nil {
 		return "", err
 	}

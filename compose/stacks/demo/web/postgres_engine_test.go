@@ -61,7 +61,7 @@ func newPostgres(t *testing.T) *postgres {
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,8 @@ func newPostgres(t *testing.T) *postgres {
 
 func (p *postgres) start(t *testing.T) {
 	t.Helper()
-	p.cmd = exec.Command(filepath.Join(p.bin, "postgres"), "-D", p.dir, "-k", filepath.Dir(p.dir), "-p", p.port, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off")
+	// Ended by stop, after the test's context.
+	p.cmd = exec.CommandContext(context.WithoutCancel(t.Context()), filepath.Join(p.bin, "postgres"), "-D", p.dir, "-k", filepath.Dir(p.dir), "-p", p.port, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off")
 	p.cmd.SysProcAttr, p.cmd.Dir = p.as, filepath.Dir(p.dir)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

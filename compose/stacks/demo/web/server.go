@@ -24,7 +24,7 @@ const (
 
 // listen serves until ctx ends, then lets open answers finish.
 func listen(ctx context.Context, addr string, h http.Handler) error {
-	l, err := net.Listen("tcp", addr)
+	l, err := new(net.ListenConfig).Listen(context.WithoutCancel(ctx), "tcp", addr)
 	if err != nil {
 		return err
 	}
