@@ -74,15 +74,16 @@ func stepDisk(ctx context.Context, w *work) (m made, err error) {
 	if err != nil {
 		return m, err
 	}
-	if err := f.Sync(); err != nil {
+	// The disk's cache is written out while the bytes are read once more for
+	// their hash: one waits for the disk, the other for the processor.
+	synced := make(chan error, 1)
+	go func() { synced <- f.Sync() }()
+	sum, err := extents.HashSparse(ctx, f, nil)
+	if err := errors.Join(err, <-synced); err != nil {
 		return m, err
 	}
 	for _, p := range table.Parts {
 		w.parts = append(w.parts, ManifestPartition{Label: p.Label, UUID: p.UUID.String(), Offset: p.Offset, Bytes: p.Size})
-	}
-	sum, err := extents.HashSparse(ctx, f, nil)
-	if err != nil {
-		return m, err
 	}
 	w.diskHash, w.diskSize = hex.EncodeToString(sum[:]), table.DiskSize
 	return made{bytes: written}, nil

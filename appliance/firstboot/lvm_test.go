@@ -24,7 +24,7 @@ type fakeLVM struct {
 	known   int64
 	group   string
 	volumes map[string]*fakeVolume
-	// written counts mkfs runs by volume, after was mounted.
+	// ran are the acts since the last boot, without what only looks.
 	ran []string
 	// cut stops before (even) or after (odd) the act number cut/2; -1 never.
 	cut int

@@ -44,10 +44,11 @@ var plain = map[string]string{
 	"etc/systemd/system/dbus-org.freedesktop.resolve1.service":  "/usr/lib/systemd/system/systemd-resolved.service",
 	"etc/systemd/system/dbus-org.freedesktop.timesync1.service": "/usr/lib/systemd/system/systemd-timesyncd.service",
 	"etc/resolv.conf": "/run/systemd/resolve/stub-resolv.conf",
-	"etc/mtab":        "/proc/self/mounts",
-	"etc/localtime":   "/usr/share/zoneinfo/Etc/UTC",
-	"var/run":         "/run",
-	"var/lock":        "/run/lock",
+	// As tmpfiles.d would have it, or it tries to write one.
+	"etc/mtab":      "../proc/self/mounts",
+	"etc/localtime": "/usr/share/zoneinfo/Etc/UTC",
+	"var/run":       "/run",
+	"var/lock":      "/run/lock",
 	// Scanners that look at the image find the package database where they
 	// know it; on the box state has the same link.
 	"var/lib/dpkg": "../../usr/lib/sysimage/dpkg",

@@ -69,4 +69,6 @@ var remove = []string{
 var dirs = []string{
 	"boot", "efi", "var", "tmp", "run", "proc", "sys", "dev", "mnt", "media", "opt", "srv", "home",
 	"usr/lib/holdfast", "usr/lib/holdfast/trust",
+	// For services of a boot that never gets its state.
+	"var/tmp",
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -256,6 +257,11 @@ func (c *Cache) get(ctx context.Context, client *http.Client, p lock.Package, ba
 			}
 			if err == nil {
 				break
+			}
+			// What this host can't write, no mirror can mend.
+			var local *fs.PathError
+			if errors.As(err, &local) {
+				return false, err
 			}
 			last = err
 		}

@@ -13,9 +13,12 @@ import (
 // escapes are terminal sequences: firmware and systemd colour and clear.
 var escapes = regexp.MustCompile(`\x1b(\[[0-9;:?=]*[A-Za-z]|[()][A-Z0-9]|\][^\x07]*\x07|[=>c])`)
 
-// telling are the console lines a person wants while the box starts: the
-// supervisor's own, and everything that says why it does not start.
-var telling = regexp.MustCompile(`holdfast|dm-verity|[Vv]erity.*(fail|corrupt)|Kernel panic|emergency|Failed to start|FAILED|Security [Vv]iolation|Access Denied`)
+// telling are the console lines a person wants while the box starts: what the
+// box's own programs say, and everything that says why it does not start.
+var telling = regexp.MustCompile(`holdfast: |dm-verity|[Vv]erity.*(fail|corrupt)|Kernel panic|You are in emergency mode|\[FAILED\]|Security [Vv]iolation|Access Denied`)
+
+// stamp is what the kernel's log puts before a program's words.
+var stamp = regexp.MustCompile(`^\[ *\d+\.\d+\] [a-z-]+\[\d+\]: `)
 
 // keepLines is how much of the console's end an error shows.
 const keepLines = 15
@@ -29,6 +32,7 @@ type console struct {
 	all     bool
 	pending []byte
 	last    []string
+	shown   map[string]bool // each telling line once: a unit that keeps failing says so each time
 }
 
 // Write never fails: a console that cannot be shown must not stop the box.
@@ -60,9 +64,19 @@ func (c *console) line(s string) {
 	if len(c.last) > keepLines {
 		c.last = c.last[1:]
 	}
-	if c.all || telling.MatchString(s) {
+	if c.all {
 		_, _ = io.WriteString(c.show, "  "+s+"\n")
+		return
 	}
+	s = stamp.ReplaceAllString(s, "")
+	if !telling.MatchString(s) || c.shown[s] {
+		return
+	}
+	if c.shown == nil || len(c.shown) > 1000 {
+		c.shown = map[string]bool{}
+	}
+	c.shown[s] = true
+	_, _ = io.WriteString(c.show, "  "+s+"\n")
 }
 
 // tail is the end of what was said.

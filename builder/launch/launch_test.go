@@ -55,10 +55,11 @@ func TestHasKVM(t *testing.T) {
 func TestConsole(t *testing.T) {
 	var log, show strings.Builder
 	c := &console{log: &log, show: &show}
-	fmt.Fprint(c, "\x1b[2J\x1b[01;32mBdsDxe: starting\x1b[0m\r\n[  1.0] systemd[1]: Started x\r\nholdf")
-	fmt.Fprint(c, "ast: loading image 1 of 3\r\n")
+	fmt.Fprint(c, "\x1b[2J\x1b[01;32mBdsDxe: starting\x1b[0m\r\n[  1.0] systemd[1]: Started x\r\n[   12.5] holdf")
+	fmt.Fprint(c, "ast[315]: holdfast: loading image 1 of 3\r\n[  OK  ] Started holdfast.service.\r\n")
+	fmt.Fprint(c, "[\x1b[0;1;38:5:185mFAILED\x1b[0m] x\r\n[FAILED] x\n")
 	fmt.Fprint(c, strings.Repeat("#", 20<<10)+"\nlast\n")
-	if got := show.String(); got != "  holdfast: loading image 1 of 3\n" {
+	if got := show.String(); got != "  holdfast: loading image 1 of 3\n  [FAILED] x\n" {
 		t.Errorf("shown: %q", got)
 	}
 	if tail := c.tail(); !strings.HasPrefix(tail, "BdsDxe: starting\n") || !strings.HasSuffix(tail, "\nlast") {

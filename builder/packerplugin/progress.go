@@ -23,7 +23,7 @@ type progress struct {
 func (p *progress) Say(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.ui.Message(fmt.Sprintf(format, args...))
+	p.ui.Say(fmt.Sprintf(format, args...))
 }
 
 // Warn prints one line in the colour of errors.

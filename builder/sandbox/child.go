@@ -41,6 +41,9 @@ func child() (int, error) {
 	if err := json.Unmarshal(b, &s); err != nil {
 		return 0, fmt.Errorf("reading what to run: %w", err)
 	}
+	// What runs here makes files that others read, and that enter images: the
+	// caller's umask must not show in them.
+	unix.Umask(0o022)
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return 0, fmt.Errorf("making mounts private: %w", err)
 	}

@@ -73,7 +73,7 @@ func sameFile(a, b string) (bool, error) {
 			return false, nil
 		}
 		if errA != nil || errB != nil {
-			end := func(err error) bool { return err == io.EOF || err == io.ErrUnexpectedEOF }
+			end := func(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
 			if end(errA) && end(errB) {
 				return true, nil
 			}
