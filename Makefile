@@ -19,6 +19,8 @@ STACK := compose/stacks/demo/$(VERSION)/compose.yaml
 RECIPE := compose/stacks/demo/images.yaml
 IMAGES := build/demo-$(VERSION).images
 LOCK := build/demo-$(VERSION).lock
+# Both demos share their operating system: the second lock starts from the first.
+OTHER = $(firstword $(filter-out $(LOCK),$(wildcard build/demo-*.lock)))
 DIST := dist/demo-$(VERSION)
 # The race detector needs a C compiler; without one the same tests run.
 RACE := $(if $(shell command -v gcc || command -v cc),-race)
@@ -47,7 +49,7 @@ setup: ## what the other targets need: Debian packages, Packer, our programs
 
 lock: setup ## make the demo's images and its lock, if they are not there or no longer serve
 	@holdfast-release images --recipe $(RECIPE) --version $(VERSION) --layout $(IMAGES) $(if $(ARCHIVE),--archive $(ARCHIVE)) $(if $(MIRROR),--mirror $(MIRROR))
-	@holdfast-release lock --stack $(STACK) --lock $(LOCK) --layout $(IMAGES) --relock-missing $(if $(ARCHIVE),--from-archive $(ARCHIVE)) $(if $(MIRROR),--mirror $(MIRROR))
+	@holdfast-release lock --stack $(STACK) --lock $(LOCK) --layout $(IMAGES) --relock-missing $(if $(OTHER),--from $(OTHER)) $(if $(ARCHIVE),--from-archive $(ARCHIVE)) $(if $(MIRROR),--mirror $(MIRROR))
 
 tools: lock ## print the folder of the tools tree
 	@holdfast-release tools --lock $(LOCK)

@@ -189,11 +189,19 @@ func TestScanRoot(t *testing.T) {
 	if code, out, errs := run(t.Context(), args...); code != 0 || !strings.Contains(out, "every block") || !strings.Contains(errs, "scanned 100%") {
 		t.Errorf("a good image: %d %q %q", code, out, errs)
 	}
-	if _, err := f.WriteAt([]byte{'x'}, 17*verity.BlockSize+5); err != nil {
-		t.Fatal(err)
+	for _, block := range []int64{17, 40} {
+		if _, err := f.WriteAt([]byte{'x'}, block*verity.BlockSize+5); err != nil {
+			t.Fatal(err)
+		}
 	}
 	code, out, errs := run(t.Context(), args...)
-	if code != ExitCorrupt || out != "" || !strings.Contains(errs, fmt.Sprintf("byte %d", 17*verity.BlockSize)) {
-		t.Errorf("a flipped byte: %d %q %q", code, out, errs)
+	want := fmt.Sprintf("%[1]s: dm-verity: data block 17 at byte 69632 is not what was sealed\n%[1]s: dm-verity: data block 40 at byte 163840 is not what was sealed\n", path)
+	if code != ExitCorrupt || out != want || !strings.Contains(errs, "2 blocks are not what was sealed") {
+		t.Errorf("two flipped bytes: %d %q %q", code, out, errs)
+	}
+	// The wrong place for a superblock is a wrong question, not a bad root.
+	args[len(args)-1] = "0"
+	if code, _, errs := run(t.Context(), args...); code != ExitFailed || !strings.Contains(errs, "no superblock") {
+		t.Errorf("a wrong offset: %d %q", code, errs)
 	}
 }

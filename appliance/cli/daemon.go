@@ -90,7 +90,7 @@ func runDaemon(c *cobra.Command, o *options, d *daemonOptions) error {
 		return err
 	}
 	return daemon.New(daemon.Config{
-		Engine: e, Socket: o.socket, State: d.state, Run: d.run, Data: d.data, Find: find, Console: o.io.Err,
+		Engine: e, Socket: o.socket, State: d.state, Run: d.run, Data: d.data, Find: find, AnyHost: d.stack != "", Console: o.io.Err,
 		// An unsent notification is systemd's to notice.
 		Notify:     func(s string) { sd.SdNotify(false, s) },
 		AliveEvery: min(watchdog/2, time.Minute),

@@ -46,6 +46,9 @@ type Config struct {
 	Data string
 	// Find finds the stack that shall run.
 	Find Finder
+	// AnyHost is true where a person named the stack: a machine that was
+	// booted with a root hash need not be a Holdfast box then.
+	AnyHost bool
 	// Console gets the lines a person at the screen should see.
 	Console io.Writer
 	// Notify tells systemd; nil outside of it.

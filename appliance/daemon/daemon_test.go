@@ -89,7 +89,13 @@ func start(t *testing.T, c Config) (client *api.Client, console *lines, stop fun
 	console = &lines{}
 	var mu sync.Mutex
 	var heard []string
-	c.Root, c.Socket, c.State, c.Run, c.Data = t.TempDir(), filepath.Join(dir, "s"), filepath.Join(dir, "state"), filepath.Join(dir, "run"), filepath.Join(dir, "data")
+	if c.Root == "" {
+		c.Root = t.TempDir()
+	}
+	if c.Data == "" {
+		c.Data = filepath.Join(dir, "data")
+	}
+	c.Socket, c.State, c.Run = filepath.Join(dir, "s"), filepath.Join(dir, "state"), filepath.Join(dir, "run")
 	c.Console = console
 	c.Notify = func(s string) { mu.Lock(); heard = append(heard, s); mu.Unlock() }
 	ctx, cancel := context.WithCancel(context.Background())

@@ -6,10 +6,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/holdfast/holdfast/appliance/engine"
+	"github.com/holdfast/holdfast/appliance/firstboot"
 	"github.com/holdfast/holdfast/appliance/slot"
 	"github.com/holdfast/holdfast/appliance/status"
 	"github.com/holdfast/holdfast/appliance/status/facts"
@@ -36,9 +40,9 @@ type Finder interface {
 
 // prepare does all that comes before supervision.
 func (d *Daemon) prepare(ctx context.Context) (*supervise.Desired, error) {
-	gen, err := generation(d.c.Root, d.facts)
+	gen, err := d.generation()
 	if err != nil {
-		return nil, held("generation-unknown", "boot the committed image, or reinstall the box", err)
+		return nil, err
 	}
 	f, err := d.c.Find.Find(ctx)
 	if err != nil {
@@ -61,21 +65,39 @@ func (d *Daemon) prepare(ctx context.Context) (*supervise.Desired, error) {
 	}
 }
 
-// generation is the committed one's number; 1 on a host that is no box.
-func generation(root string, f facts.Facts) (int, error) {
-	if f.Root.Hash == "" {
+// generation is the committed one's number, once its data is there to run on;
+// 1 on a host that is no box.
+func (d *Daemon) generation() (int, error) {
+	unknown := func(err error) error {
+		return held("generation-unknown", "boot the committed image, or reinstall the box", err)
+	}
+	if !d.facts.Sealed {
 		return 1, nil
 	}
-	r, err := slot.Running(root)
+	r, err := slot.Running(d.c.Root)
 	if err != nil {
-		return 0, err
+		if d.c.AnyHost {
+			return 1, nil // another maker's sealed root
+		}
+		return 0, unknown(err)
 	}
-	rec, err := slot.Load(filepath.Join("/", root))
+	rec, err := slot.Load(filepath.Join("/", d.c.Root))
+	if slot.Missing(err) {
+		err = fmt.Errorf("there is no generation record; systemctl status holdfast-data says why: %w", err)
+	}
 	if err != nil {
-		return 0, err
+		return 0, unknown(err)
 	}
 	g, err := slot.Choose(rec, r)
-	return g.Number, err
+	if err != nil {
+		return 0, unknown(err)
+	}
+	// The daemon starts whether or not the data could be mounted, so that
+	// there is someone to say so.
+	if err := firstboot.CheckData(d.c.Root, g, d.c.Data); err != nil {
+		return 0, held("data-missing", "journalctl -u holdfast-data says why; mend it, then reboot", err)
+	}
+	return g.Number, nil
 }
 
 // announce shows what is about to run.
@@ -163,9 +185,17 @@ func (d *Daemon) desire(f *Found, gen int) (*supervise.Desired, error) {
 	for _, s := range f.Stack.Secrets {
 		want = append(want, supervise.Generate{Name: s.Name, Length: s.Length})
 	}
-	secrets, err := supervise.Secrets(filepath.Join(d.c.Data, "secrets"), want, nil)
+	used, err := hasVolumes(filepath.Join(d.c.Data, "volumes"))
 	if err != nil {
-		return nil, held("secrets-missing", "restore the data volume's secrets folder, then systemctl restart holdfast", err)
+		return nil, held("secrets-not-made", "see the text, mend the cause, then systemctl restart holdfast", err)
+	}
+	secrets, err := supervise.Secrets(supervise.SecretsDir{Path: filepath.Join(d.c.Data, "secrets"), Used: used}, want, nil)
+	var lost *supervise.LostSecretError
+	switch {
+	case errors.As(err, &lost):
+		return nil, held("secret-lost", "restore "+lost.Path+" from a backup, then systemctl restart holdfast; without one, reset the box to its factory state, which deletes all data", err)
+	case err != nil:
+		return nil, held("secrets-not-made", "make room on the data volume, then systemctl restart holdfast", err)
 	}
 	desired, err := supervise.Translate(f.Stack.Project, f.Stack.Services, supervise.Options{
 		Generation: gen, FilesDir: filepath.Join(d.c.State, "supervise", "files"), SecretFiles: secrets,
@@ -177,4 +207,14 @@ func (d *Daemon) desire(f *Found, gen int) (*supervise.Desired, error) {
 		return nil, held("files-not-written", "make room on the state volume, then systemctl restart holdfast", err)
 	}
 	return desired, nil
+}
+
+// hasVolumes says whether Docker keeps volumes there: folders, beside files of
+// its own. Secrets are made before the first of them.
+func hasVolumes(dir string) (bool, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	return slices.ContainsFunc(entries, fs.DirEntry.IsDir), nil
 }

@@ -4,6 +4,7 @@ package supervise
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -246,27 +247,17 @@ func (x *decision) unmet(dep Dependency) string {
 // orphans removes containers of services the stack no longer has: old and
 // new must not run side by side.
 func (x *decision) orphans() {
-	for name, cs := range x.o.Services {
+	// Map order must not show in a plan.
+	for _, name := range slices.Sorted(maps.Keys(x.o.Services)) {
 		if x.d.service(name) != nil {
 			continue
 		}
-		for _, c := range cs {
+		for _, c := range x.o.Services[name] {
 			if x.ready(name) {
 				x.discard(name, c, 10*time.Second, "the stack has no such service")
 			}
 		}
 	}
-	// Map order must not show in a plan.
-	slices.SortStableFunc(x.plan.Ops, func(a, b Op) int {
-		return orphanRank(x.d, a) - orphanRank(x.d, b)
-	})
-}
-
-func orphanRank(d *Desired, o Op) int {
-	if o.Kind == CreateNetwork || o.Kind == CreateVolume || d.service(o.Target) != nil {
-		return 0
-	}
-	return 1
 }
 
 // stopAll stops services in reverse order, each once nothing that depends on

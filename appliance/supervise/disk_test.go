@@ -3,7 +3,6 @@
 package supervise
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -94,46 +93,6 @@ func FuzzHistory(f *testing.F) {
 			t.Error(err)
 		}
 	})
-}
-
-func TestSecrets(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "secrets")
-	want := []Generate{{Name: "db-password", Length: 32}, {Name: "key", Length: 16}}
-	files, err := Secrets(dir, want, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	first, err := os.ReadFile(files["db-password"])
-	if err != nil || len(first) != 32 || strings.Trim(string(first), secretAlphabet) != "" {
-		t.Errorf("%q %v", first, err)
-	}
-	if st, _ := os.Stat(dir); st.Mode().Perm() != 0o700 {
-		t.Errorf("the folder has mode %o", st.Mode().Perm())
-	}
-	if st, _ := os.Stat(files["key"]); st.Mode().Perm() != 0o444 {
-		t.Errorf("a secret has mode %o", st.Mode().Perm())
-	}
-	if _, err := Secrets(dir, want, nil); err != nil {
-		t.Fatal(err)
-	}
-	again, _ := os.ReadFile(files["db-password"])
-	if !bytes.Equal(first, again) {
-		t.Error("a secret was made twice")
-	}
-	// Bytes beyond the last whole multiple are drawn again, not folded.
-	got, err := password(bytes.NewReader([]byte{255, 248, 0, 61, 62}), 3)
-	if err != nil || string(got) != "A9A" {
-		t.Errorf("%q %v", got, err)
-	}
-	if err := os.WriteFile(files["key"], nil, 0o644); err != nil && !os.IsPermission(err) {
-		t.Fatal(err)
-	}
-	if _, err := Secrets(dir, want, nil); err == nil || !strings.Contains(err.Error(), "restore it") {
-		t.Errorf("an empty secret: %v", err)
-	}
-	if _, err := Secrets(dir, []Generate{{Name: "../x", Length: 8}}, nil); err == nil {
-		t.Error("a name that leaves the folder was taken")
-	}
 }
 
 // src is a Source of texts, which the fake engine takes for images.

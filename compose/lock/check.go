@@ -3,7 +3,6 @@
 package lock
 
 import (
-	"bytes"
 	"cmp"
 	"fmt"
 	"slices"
@@ -58,19 +57,6 @@ func Check(l *Lock, s *stack.Stack) error {
 		return ps
 	}
 	return nil
-}
-
-// Merge is what a relock writes: new, with old's epoch where nothing else
-// differs, so that locking twice gives the same bytes. old may be nil.
-func Merge(old, new *Lock) *Lock {
-	out := *new
-	if old != nil {
-		out.Epoch = old.Epoch
-		if !bytes.Equal(out.Marshal(), old.Marshal()) {
-			out.Epoch = new.Epoch
-		}
-	}
-	return &out
 }
 
 // Digests maps each image's reference to its digest.

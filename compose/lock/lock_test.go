@@ -124,26 +124,6 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-func TestMerge(t *testing.T) {
-	old, same := example(), example()
-	same.Epoch++
-	if got := Merge(old, same); !bytes.Equal(got.Marshal(), old.Marshal()) {
-		t.Errorf("nothing changed, but the lock did:\n%s", got.Marshal())
-	}
-	changed := example()
-	changed.Epoch++
-	changed.OS.Packages[0].Version = "26.1.6"
-	if got := Merge(old, changed); got.Epoch != changed.Epoch {
-		t.Errorf("epoch %d, want the new lock's", got.Epoch)
-	}
-	if got := Merge(nil, same); got.Epoch != same.Epoch {
-		t.Errorf("epoch %d without an old lock", got.Epoch)
-	}
-	if same.Epoch != example().Epoch+1 || old.Epoch != example().Epoch {
-		t.Error("Merge changed what it was given")
-	}
-}
-
 func loadStack(t *testing.T, compose string) *stack.Stack {
 	t.Helper()
 	p := filepath.Join(t.TempDir(), "compose.yaml")

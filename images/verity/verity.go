@@ -34,21 +34,6 @@ const (
 
 var magic = [8]byte{'v', 'e', 'r', 'i', 't', 'y'}
 
-// BadBlockError names the first block that does not match the tree.
-type BadBlockError struct {
-	// Offset is where the block begins on the device, in bytes.
-	Offset int64
-	// Level is -1 for a data block, else the level of the tree, 0 lowest.
-	Level int
-}
-
-func (e *BadBlockError) Error() string {
-	if e.Level < 0 {
-		return fmt.Sprintf("dm-verity: data block %d at byte %d is not what was sealed", e.Offset/BlockSize, e.Offset)
-	}
-	return fmt.Sprintf("dm-verity: hash block at byte %d (level %d) is not what was sealed", e.Offset, e.Level)
-}
-
 // level is one row of the tree; row 0 holds the hashes of data blocks.
 type level struct {
 	hashes int64 // how many
@@ -102,7 +87,8 @@ func (s Superblock) encode() []byte {
 	return b
 }
 
-// ReadSuperblock reads the one at hashOffset; it takes only what Format writes.
+// ReadSuperblock reads the one at hashOffset; it takes only what Format writes,
+// anything else is a *SuperblockError.
 func ReadSuperblock(r io.ReaderAt, hashOffset int64) (Superblock, error) {
 	le := binary.LittleEndian
 	b := make([]byte, BlockSize)
@@ -110,21 +96,21 @@ func ReadSuperblock(r io.ReaderAt, hashOffset int64) (Superblock, error) {
 		return Superblock{}, fmt.Errorf("dm-verity: read superblock at byte %d: %w", hashOffset, err)
 	}
 	if [8]byte(b[:8]) != magic {
-		return Superblock{}, fmt.Errorf("dm-verity: no superblock at byte %d", hashOffset)
+		return Superblock{}, badSuper("no superblock at byte %d", hashOffset)
 	}
 	algorithm, _, _ := bytes.Cut(b[32:64], []byte{0})
 	if v, t := le.Uint32(b[8:]), le.Uint32(b[12:]); v != 1 || t != 1 || string(algorithm) != "sha256" ||
 		le.Uint32(b[64:]) != BlockSize || le.Uint32(b[68:]) != BlockSize {
-		return Superblock{}, fmt.Errorf("dm-verity: superblock at byte %d is not version 1, type 1, sha256 with blocks of %d", hashOffset, BlockSize)
+		return Superblock{}, badSuper("superblock at byte %d is not version 1, type 1, sha256 with blocks of %d", hashOffset, BlockSize)
 	}
 	blocks, salt := le.Uint64(b[72:]), int(le.Uint16(b[80:]))
 	if blocks == 0 || blocks > maxData/BlockSize || salt > maxSalt {
-		return Superblock{}, fmt.Errorf("dm-verity: superblock at byte %d has %d data blocks and a salt of %d bytes, which is out of range", hashOffset, blocks, salt)
+		return Superblock{}, badSuper("superblock at byte %d has %d data blocks and a salt of %d bytes, which is out of range", hashOffset, blocks, salt)
 	}
 	s := Superblock{UUID: [16]byte(b[16:32]), DataBlocks: int64(blocks), Salt: bytes.Clone(b[88 : 88+salt])}
 	// No root hash covers this block, so nothing in it may go unread.
 	if !bytes.Equal(b, s.encode()) {
-		return Superblock{}, fmt.Errorf("dm-verity: superblock at byte %d is damaged: bytes that must be zero are not", hashOffset)
+		return Superblock{}, badSuper("superblock at byte %d is damaged: bytes that must be zero are not", hashOffset)
 	}
 	return s, nil
 }
@@ -166,21 +152,30 @@ func tree(ctx context.Context, data io.ReaderAt, blocks int64, salt []byte) (row
 	n := blocks
 	for _, l := range plan {
 		row := make([]byte, l.blocks*BlockSize)
-		if err := hashBlocks(ctx, from, n, salt, func(i int64, sum [32]byte) {
+		if err := hashBlocks(ctx, from, n, salt, hashing{each: func(i int64, sum [32]byte) {
 			copy(row[i*sha256.Size:], sum[:])
-		}, nil); err != nil {
+		}}); err != nil {
 			return nil, root, err
 		}
 		rows = append(rows, row)
 		from, n = bytes.NewReader(row), l.blocks
 	}
-	err = hashBlocks(ctx, from, 1, salt, func(_ int64, sum [32]byte) { root = sum }, nil)
+	err = hashBlocks(ctx, from, 1, salt, hashing{each: func(_ int64, sum [32]byte) { root = sum }})
 	return rows, root, err
 }
 
-// hashBlocks hands the salted hash of each of n blocks to each, and the blocks of
-// a batch to progress (may be nil), both from several goroutines at once.
-func hashBlocks(ctx context.Context, r io.ReaderAt, n int64, salt []byte, each func(i int64, sum [32]byte), progress func(blocks int64)) error {
+// hashing hears of the blocks, from several goroutines at once.
+type hashing struct {
+	each func(i int64, sum [32]byte)
+	// unreadable hears of a block that can't be read, in place of each; nil
+	// makes the first such block the end.
+	unreadable func(i int64, err error)
+	// progress (may be nil) hears how many blocks were done just now.
+	progress func(blocks int64)
+}
+
+// hashBlocks hands on the salted hash of each of n blocks.
+func hashBlocks(ctx context.Context, r io.ReaderAt, n int64, salt []byte, to hashing) error {
 	batches := (n + batch - 1) / batch
 	workers := int(min(int64(runtime.GOMAXPROCS(0)), batches))
 	var next atomic.Int64
@@ -210,19 +205,31 @@ func hashBlocks(ctx context.Context, r io.ReaderAt, n int64, salt []byte, each f
 					return
 				}
 				at, count := b*batch, min(batch, n-b*batch)
+				var unreadable map[int64]error
 				if k, err := r.ReadAt(buf[:count*BlockSize], at*BlockSize); int64(k) < count*BlockSize {
-					fail(fmt.Errorf("dm-verity: read at byte %d: %w", at*BlockSize+int64(k), err))
-					return
+					if to.unreadable != nil {
+						unreadable, err = readBlocks(r, buf[:count*BlockSize], at*BlockSize)
+					} else {
+						err = fmt.Errorf("dm-verity: read at byte %d: %w", at*BlockSize+int64(k), err)
+					}
+					if err != nil {
+						fail(err)
+						return
+					}
 				}
 				for i := range count {
+					if err := unreadable[i]; err != nil {
+						to.unreadable(at+i, err)
+						continue
+					}
 					h.Reset()
 					h.Write(salt)
 					h.Write(buf[i*BlockSize : (i+1)*BlockSize])
 					h.Sum(sum[:0])
-					each(at+i, sum)
+					to.each(at+i, sum)
 				}
-				if progress != nil {
-					progress(count)
+				if to.progress != nil {
+					to.progress(count)
 				}
 			}
 		})

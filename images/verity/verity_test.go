@@ -90,13 +90,6 @@ func TestVerifyNamesTheBlock(t *testing.T) {
 			t.Fatalf("flip in block at %d is reported as %v", at, err)
 		}
 	}
-	bad := bytes.Clone(dev)
-	bad[140*BlockSize]++
-	bad[7*BlockSize]++
-	if err := Verify(t.Context(), bytes.NewReader(bad), blocks*BlockSize, root, nil); err == nil ||
-		err.Error() != "dm-verity: data block 7 at byte 28672 is not what was sealed" {
-		t.Errorf("two bad blocks: %v", err)
-	}
 }
 
 func TestSuperblock(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -19,23 +20,25 @@ import (
 
 // result is all that was measured.
 type result struct {
-	rows   []row // the first is mkosi
-	apart  []row // no part of the comparison
-	steps  []stepRow
-	boots  []bootSample
-	took   time.Time
-	cpu    string
-	mkosi  string
-	bytes  int64
-	pkgs   int
-	loaded string
+	rows  []row // the first is mkosi
+	apart []row // no part of the comparison
+	// steps of the cold bake, and of the one with only the stack changed.
+	steps, stackSteps []stepRow
+	boots             []bootSample
+	took              time.Time
+	cpu               string
+	mkosi             string
+	bytes             int64
+	pkgs              int
+	loaded            string
 }
 
 // stepRow is one step of the bake over all cold runs.
 type stepRow struct {
 	name string
 	row
-	bytes int64
+	bytes  int64
+	cached bool
 }
 
 // Rows of result.rows and result.apart.
@@ -119,7 +122,12 @@ func (r *result) round(ctx context.Context, o *ours, p *peer, n int) error {
 		return err
 	}
 	add(&r.rows[rowCold], s)
-	r.addSteps(m)
+	for _, f := range m.Files {
+		if f.Name == "disk.raw" {
+			r.bytes = f.Bytes
+		}
+	}
+	r.steps = addSteps(r.steps, m)
 
 	if s, _, err = o.bake(ctx, o.stack, o.lock); err != nil {
 		return err
@@ -130,10 +138,11 @@ func (r *result) round(ctx context.Context, o *ours, p *peer, n int) error {
 	if err != nil {
 		return err
 	}
-	if s, _, err = o.bake(ctx, stack, locked); err != nil {
+	if s, m, err = o.bake(ctx, stack, locked); err != nil {
 		return err
 	}
 	add(&r.rows[rowStack], s)
+	r.stackSteps = addSteps(r.stackSteps, m)
 
 	if err := o.chill("debs", "stackimage"); err != nil {
 		return err
@@ -151,26 +160,18 @@ func (r *result) round(ctx context.Context, o *ours, p *peer, n int) error {
 
 func add(r *row, s sample) { r.samples = append(r.samples, s) }
 
-func (r *result) addSteps(m *builder.Manifest) {
-	for _, f := range m.Files {
-		if f.Name == "disk.raw" {
-			r.bytes = f.Bytes
-		}
-	}
+// addSteps adds one bake's steps as samples.
+func addSteps(rows []stepRow, m *builder.Manifest) []stepRow {
 	for _, s := range m.Steps {
-		d := time.Duration(s.Seconds * float64(time.Second))
-		found := false
-		for i := range r.steps {
-			if r.steps[i].name == s.Name {
-				add(&r.steps[i].row, sample{wall: d})
-				r.steps[i].bytes = s.Bytes
-				found = true
-			}
+		i := slices.IndexFunc(rows, func(r stepRow) bool { return r.name == s.Name })
+		if i < 0 {
+			i = len(rows)
+			rows = append(rows, stepRow{name: s.Name})
 		}
-		if !found {
-			r.steps = append(r.steps, stepRow{s.Name, row{samples: []sample{{wall: d}}}, s.Bytes})
-		}
+		add(&rows[i].row, sample{wall: time.Duration(s.Seconds * float64(time.Second))})
+		rows[i].bytes, rows[i].cached = s.Bytes, s.Cached
 	}
+	return rows
 }
 
 func (r *result) missed() bool {

@@ -32,18 +32,24 @@ func (r *result) markdown(c config) string {
 		w("| %s | %s s | %s s |", row.name, secs(row.wall()), secs(row.cpu()))
 	}
 	w("")
-	w("## Steps of the cold bake")
+	w("## Steps")
 	w("")
 	w("Steps that do not wait for each other run side by side, so these add up to more than the whole. disk.raw is %s long, sparse.", show.Bytes(r.bytes))
 	w("")
-	w("| step | wall, median | product |")
-	w("|---|---:|---:|")
-	for _, s := range r.steps {
-		size := ""
+	w("| step | cold | only the stack changed | product |")
+	w("|---|---:|---:|---:|")
+	for i, s := range r.steps {
+		size, again := "", ""
 		if s.bytes > 0 {
 			size = show.Bytes(s.bytes)
 		}
-		w("| %s | %s s | %s |", s.name, secs(s.wall()), size)
+		if i < len(r.stackSteps) {
+			again = secs(r.stackSteps[i].wall()) + " s"
+			if r.stackSteps[i].cached {
+				again = "cached"
+			}
+		}
+		w("| %s | %s s | %s | %s |", s.name, secs(s.wall()), again, size)
 	}
 	if len(r.boots) == 0 {
 		return b.String()

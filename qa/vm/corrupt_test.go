@@ -19,7 +19,7 @@ func TestFlippedRoot(t *testing.T) {
 		end  string // what the console says when the boot has given up
 		soak bool
 	}{
-		{name: "superblock", end: `(?i)kernel panic|emergency|freezing execution|reboot: `},
+		{name: "superblock", end: `Dependency failed for .*sysroot\.mount|(?i)kernel panic|emergency|freezing execution|reboot: `},
 		{name: "PID 1", file: "usr/lib/systemd/systemd", end: `(?i)kernel panic|emergency|freezing execution|reboot: `},
 		{name: "dockerd", file: "usr/sbin/dockerd", end: `Failed to start .*docker\.service|(?i)kernel panic|emergency mode|reboot: `},
 		{name: "libc", file: "usr/lib/x86_64-linux-gnu/libc.so.6", end: `(?i)kernel panic|emergency|freezing execution|reboot: `, soak: true},

@@ -23,6 +23,9 @@ import (
 // Facts are fixed for one boot, but for Root.Verified.
 type Facts struct {
 	BootID, MachineID string
+	// Sealed is true on a machine that was booted with a root hash, whether or
+	// not its root could be identified.
+	Sealed bool
 	// Slot is "A", "B" or "".
 	Slot string
 	Root status.Root
@@ -40,6 +43,7 @@ func Read(root string) (f Facts, problem error) {
 	if !strings.Contains(line(root, "proc/cmdline"), "roothash=") {
 		return f, nil // any Linux host
 	}
+	f.Sealed = true
 	r, err := slot.Running(root)
 	if err != nil {
 		return f, err

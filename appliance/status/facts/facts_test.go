@@ -40,7 +40,7 @@ func TestReadOrdinaryHost(t *testing.T) {
 		"usr/lib/os-release":  "ID=debian\nIMAGE_VERSION=\"13-abc\"\n",
 	})
 	f, err := Read(root)
-	if err != nil || f.BootID != "b-1" || f.MachineID != "m-1" || f.OS != "13-abc" || f.Slot != "" || f.Root.ReadOnly {
+	if err != nil || f.BootID != "b-1" || f.MachineID != "m-1" || f.OS != "13-abc" || f.Slot != "" || f.Root.ReadOnly || f.Sealed {
 		t.Errorf("%+v, %v", f, err)
 	}
 }
@@ -51,7 +51,7 @@ func TestRootThatCannotBeShown(t *testing.T) {
 		"proc/self/mountinfo": "22 1 8:1 / / ro,relatime shared:1 - squashfs /dev/sda1 ro\n",
 	})
 	f, err := Read(root)
-	if err == nil || f.Root.Verified || !f.Root.ReadOnly {
+	if err == nil || f.Root.Verified || !f.Root.ReadOnly || !f.Sealed {
 		t.Errorf("%+v, %v", f, err)
 	}
 }

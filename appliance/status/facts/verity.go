@@ -29,6 +29,8 @@ type Target struct {
 type Verity struct {
 	// Device is the kernel name of the partition with data and tree, "vda2".
 	Device string
+	// Mapped is the kernel name of the dm-verity device itself, "dm-0".
+	Mapped string
 	// Hash is the root hash in hex.
 	Hash string
 	// HashStart is the byte offset of the first hash block, behind the
@@ -69,7 +71,16 @@ func MountedVerity(root string) (Verity, error) {
 	if err != nil {
 		return Verity{}, err
 	}
-	return parseVerity(root, table, state)
+	v, err := parseVerity(root, table, state)
+	if err != nil {
+		return v, err
+	}
+	link, err := os.Readlink(filepath.Join("/", root, "sys/dev/block", number))
+	if err != nil {
+		return v, fmt.Errorf("the root's device: %w", err)
+	}
+	v.Mapped = filepath.Base(link)
+	return v, nil
 }
 
 func rootDevice(root string) (string, error) {

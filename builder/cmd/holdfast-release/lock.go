@@ -23,6 +23,7 @@ import (
 
 type lockOptions struct {
 	config        builder.Config
+	from          string
 	export        string
 	relock        bool
 	relockMissing bool
@@ -36,7 +37,8 @@ func lockCommand() *cobra.Command {
 		Long: `Pins every image of a stack to its digest, and every Debian package of the box
 and of the tools to name, version and hash, in one readable file. What the file
 already pins is kept where it is still wanted: locking twice changes nothing.
-Packages are asked of the mirror anew only with --relock.
+Packages are asked of the mirror anew only with --relock. A release that changes
+the stack alone keeps its root when its new lock starts --from the last one.
 
 Mirrors drop old packages. The cache keeps what a lock names; --archive exports
 it to a folder that serves any later bake of this lock.`,
@@ -52,6 +54,7 @@ it to a folder that serves any later bake of this lock.`,
 	f.StringVar(&c.Lock, "lock", "", "the lock to write (default holdfast.lock beside the Compose file)")
 	f.StringArrayVar(&c.Layouts, "layout", nil, "an OCI layout folder to search for images before any registry; may be given again")
 	f.StringArrayVar(&c.ExtraPackages, "package", nil, "a Debian package beyond those the box needs, as in extra_packages; may be given again")
+	f.StringVar(&o.from, "from", "", "the lock of an earlier release, whose Debian packages a new lock takes over")
 	f.StringVar(&o.export, "archive", "", "export every package of the lock to this folder")
 	f.StringVar(&c.Archive, "from-archive", "", "a folder made by --archive, searched before the mirror")
 	f.StringVar(&c.Mirror, "mirror", "", "a Debian mirror to use in place of Debian's own")
@@ -75,6 +78,12 @@ func makeLock(ctx context.Context, o lockOptions, out io.Writer) error {
 	old, err := builder.ReadLock(c.Lock)
 	if err != nil {
 		return err
+	}
+	if old == nil && o.from != "" {
+		// A release that changes the stack alone must keep its root, to the bit.
+		if old, err = lock.Read(o.from); err != nil {
+			return err
+		}
 	}
 	l, cache, err := lockAndFetch(ctx, c, old, o.relock, out)
 	var missing *debian.MissingError

@@ -19,9 +19,9 @@ import (
 // Tree is the folder of the tools tree; the test fails when none is named.
 func Tree(t testing.TB) string {
 	t.Helper()
-	dir := os.Getenv("HOLDFAST_TOOLS_TREE")
+	dir := os.Getenv("HOLDFAST_TOOLS")
 	if dir == "" {
-		t.Fatal("set HOLDFAST_TOOLS_TREE to an unpacked tools tree (holdfast-release makes one in its cache)")
+		t.Fatal("set HOLDFAST_TOOLS to an unpacked tools tree (holdfast-release makes one in its cache)")
 	}
 	return dir
 }
