@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,6 +41,11 @@ func child() (int, error) {
 	var s spec
 	if err := json.Unmarshal(b, &s); err != nil {
 		return 0, fmt.Errorf("reading what to run: %w", err)
+	}
+	// Whoever started this program may have left files open in it; what runs
+	// here must not see them (a shell can't even name one above 9).
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return 0, fmt.Errorf("closing inherited files: %w", err)
 	}
 	// What runs here makes files that others read, and that enter images: the
 	// caller's umask must not show in them.

@@ -107,6 +107,8 @@ func Run(ctx context.Context, c Cmd) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC,
 		Pdeathsig:  syscall.SIGKILL,
+		// A Ctrl-C is for whoever runs the bake, which then ends this one.
+		Setpgid: true,
 	}
 	// The death signal is bound to the thread that forks: keep it for as long
 	// as the child lives.

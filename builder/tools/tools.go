@@ -32,7 +32,7 @@ var Packages = []string{
 	// makes the initrd
 	"dracut-core", "systemd", "systemd-cryptsetup", "udev", "kmod", "dmsetup", "cryptsetup-bin", "cpio",
 	// makes root image, UKI, boot partition
-	"squashfs-tools-ng", "systemd-ukify", "systemd-boot-efi",
+	"squashfs-tools-ng", "systemd-ukify", "systemd-boot-efi", "systemd-repart",
 	// boots the image (run and tests) with and without Secure Boot
 	"qemu-system-x86", "qemu-utils", "ovmf", "python3-virt-firmware", "iproute2",
 	// looks at images (tests)

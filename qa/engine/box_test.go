@@ -36,25 +36,59 @@ type box struct {
 	args    []string
 
 	cmd  *exec.Cmd
-	out  lockedBuffer
+	out  console
 	exit chan error
 }
 
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+// console is what the daemon prints. It arrives through a pipe, later than
+// what the API says of the same event, so tests wait for a line.
+type console struct {
+	mu   sync.Mutex
+	b    bytes.Buffer
+	more chan struct{} // closed and made anew at each write
 }
 
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
+func (c *console) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.more != nil {
+		close(c.more)
+		c.more = nil
+	}
+	return c.b.Write(p)
 }
 
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+func (c *console) String() string {
+	s, _ := c.read()
+	return s
+}
+
+// read returns what was printed so far, and a channel that is closed when
+// there is more.
+func (c *console) read() (string, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.more == nil {
+		c.more = make(chan struct{})
+	}
+	return c.b.String(), c.more
+}
+
+// said waits until the daemon has printed the text at least n times.
+func (b *box) said(text string, n int) {
+	b.t.Helper()
+	deadline := time.After(patience)
+	for {
+		s, more := b.out.read()
+		if strings.Count(s, text) >= n {
+			return
+		}
+		select {
+		case <-more:
+		case <-deadline:
+			b.t.Fatalf("waited for the daemon to print %q %d times:\n%s", text, n, s)
+		}
+	}
 }
 
 // newBox makes the folders of a box whose project is named after the test.

@@ -133,6 +133,7 @@ func TestFactoryBoots(t *testing.T) {
 			t.Errorf("%s is %s in the engine, want %s", ref, got, h)
 		}
 	}
+	b.said("holdfast: loaded ", 2)
 	if n := strings.Count(b.out.String(), "holdfast: loaded "); n != 2 {
 		t.Errorf("%d images were loaded, want 2:\n%s", n, b.out.String())
 	}
@@ -172,9 +173,7 @@ func TestFactoryCorruptImage(t *testing.T) {
 		!strings.Contains(r.Conditions[0].Text, "registry.example:5000/shop/web:1.0.0") {
 		t.Errorf("conditions %+v", r.Conditions)
 	}
-	if !strings.Contains(b.out.String(), "registry.example:5000/shop/web:1.0.0 on the factory partition is damaged") {
-		t.Errorf("console:\n%s", b.out.String())
-	}
+	b.said("registry.example:5000/shop/web:1.0.0 on the factory partition is damaged", 1)
 	if c := b.containers(); len(c) != 0 {
 		t.Errorf("%d containers were made of a stack with a corrupt image", len(c))
 	}

@@ -149,9 +149,7 @@ func TestKilledDaemonAdopts(t *testing.T) {
 			t.Errorf("%s: container %s started %s became %s started %s", name, c.ID[:12], c.Started, a.ID[:12], a.Started)
 		}
 	}
-	if !strings.Contains(b.out.String(), "healthy") {
-		t.Errorf("the console does not say that the stack is healthy:\n%s", b.out.String())
-	}
+	b.said("healthy", 1)
 }
 
 func TestOneShotOnceOverDaemonAndChange(t *testing.T) {

@@ -9,6 +9,9 @@ import (
 	"testing"
 )
 
+// noRoot is what the console says when the boot has given up on the root.
+const noRoot = `Dependency failed for [^\n]*(?:sysroot|Initrd Root)|Failed to switch root|(?i)kernel panic|emergency|freezing execution|reboot: `
+
 // TestFlippedRoot flips one byte in a block that boot reads. The box must
 // never run its stack, and the console must name dm-verity. Each row ends at
 // the first sign that the boot has given up.
@@ -19,10 +22,11 @@ func TestFlippedRoot(t *testing.T) {
 		end  string // what the console says when the boot has given up
 		soak bool
 	}{
-		{name: "superblock", end: `Dependency failed for .*sysroot\.mount|(?i)kernel panic|emergency|freezing execution|reboot: `},
-		{name: "PID 1", file: "usr/lib/systemd/systemd", end: `(?i)kernel panic|emergency|freezing execution|reboot: `},
-		{name: "dockerd", file: "usr/sbin/dockerd", end: `Failed to start .*docker\.service|(?i)kernel panic|emergency mode|reboot: `},
-		{name: "libc", file: "usr/lib/x86_64-linux-gnu/libc.so.6", end: `(?i)kernel panic|emergency|freezing execution|reboot: `, soak: true},
+		{name: "superblock", end: noRoot},
+		{name: "PID 1", file: "usr/lib/systemd/systemd", end: noRoot},
+		{name: "dockerd", file: "usr/sbin/dockerd", end: `(?s:(?:Failed to start [^\n]*docker\.service.*?){3})|` + noRoot},
+		{name: "libc", file: "usr/lib/x86_64-linux-gnu/libc.so.6", end: noRoot, soak: true},
+		{name: "supervisor", file: "usr/bin/holdfast", end: `Failed to start [^\n]*holdfast|` + noRoot, soak: true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			if row.soak && !soak {
@@ -30,6 +34,9 @@ func TestFlippedRoot(t *testing.T) {
 			}
 			b := newBox(t, "")
 			b.opts.Once = true
+			// The initrd waits this long for a root that cannot be read; 90 s
+			// by default.
+			b.opts.Cmdline = "systemd.default_device_timeout_sec=20"
 			part, err := image.Part("root-a")
 			if err != nil {
 				t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -32,6 +33,9 @@ type Options struct {
 	// Once ends the machine where it would reboot, so that a wait for the
 	// console ends when the boot has failed.
 	Once bool
+	// Cmdline is added to the kernel command line by systemd-stub, which obeys
+	// only where Secure Boot is off.
+	Cmdline string
 	// Log gets each byte of the serial console.
 	Log io.Writer
 	// MemoryMiB and CPUs are 2048 and 2 when 0.
@@ -88,6 +92,9 @@ func args(o Options) []string {
 	}
 	for _, c := range shellCredentials() {
 		list = append(list, "-smbios", "type=11,value="+c)
+	}
+	if o.Cmdline != "" {
+		list = append(list, "-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra="+strings.ReplaceAll(o.Cmdline, ",", ",,"))
 	}
 	return list
 }

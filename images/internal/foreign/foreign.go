@@ -3,7 +3,7 @@
 // Package foreign runs programs that we did not write, out of an unpacked
 // Debian tree, so that tests can hold our formats against them. It needs no
 // root and mounts nothing: the tree's own loader starts the program. Tests that use
-// it carry the build tag "tools".
+// it carry the build tag "engine".
 package foreign
 
 import (
