@@ -63,6 +63,10 @@ func Execute(ctx context.Context, std IO, args []string) int {
 		code = ExitNoDaemon
 		err = fmt.Errorf("%w; look at systemctl status holdfast", err)
 	}
+	if errors.Is(err, context.Canceled) {
+		// Ctrl-C, or systemd at shutdown: nothing is wrong.
+		err = errors.New("ended before it was done")
+	}
 	fmt.Fprintf(std.Err, "holdfast: %v\n", err)
 	return code
 }

@@ -145,7 +145,7 @@ func checkReferences(b *box) {
 const entry = `{"author":"qa","message":"written before the reboot"}`
 
 func signBook(b *box) {
-	if code, text, err := b.ask("POST", "/api/entries", entry); err != nil || code/100 != 2 {
+	if code, text, err := b.ask(time.Minute, "POST", "/api/entries", entry); err != nil || code/100 != 2 {
 		b.t.Fatalf("signing the book: %d, %v: %s", code, err, text)
 	}
 	checkBook(b)

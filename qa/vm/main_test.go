@@ -247,13 +247,22 @@ func (b *box) report() status.Report {
 	return r
 }
 
-// get asks the box's port 80.
-func (b *box) get(path string) (int, string, error) {
-	return b.ask(http.MethodGet, path, "")
+// answers is true when the box's port 80 answers soon. A dead box does not
+// refuse: QEMU takes the connection and nobody ever answers on it.
+func (b *box) answers() bool {
+	b.t.Helper()
+	const soon = 5 * time.Second
+	_, _, err := b.ask(soon, http.MethodGet, "/", "")
+	return err == nil
 }
 
-func (b *box) ask(method, path, body string) (int, string, error) {
-	ctx := b.within(time.Minute, method+" "+path)
+// get asks the box's port 80.
+func (b *box) get(path string) (int, string, error) {
+	return b.ask(time.Minute, http.MethodGet, path, "")
+}
+
+func (b *box) ask(patience time.Duration, method, path, body string) (int, string, error) {
+	ctx := b.within(patience, method+" "+path)
 	req, err := http.NewRequestWithContext(ctx, method, "http://"+b.Addr(80)+path, strings.NewReader(body))
 	if err != nil {
 		return 0, "", err
