@@ -30,6 +30,7 @@ func (c *control) note(what string) error {
 	return c.err
 }
 
+func (c *control) Refresh()                         {}
 func (c *control) StopStack(context.Context) error  { return c.note("stop") }
 func (c *control) StartStack(context.Context) error { return c.note("start") }
 

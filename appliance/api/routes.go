@@ -29,9 +29,11 @@ import (
 // Socket is where the daemon listens on a box.
 const Socket = "/run/holdfast/api.sock"
 
-// Control is what the API may ask of the daemon. Both calls return as soon as
+// Control is what the API may ask of the daemon. The calls return as soon as
 // the request is taken.
 type Control interface {
+	// Refresh brings into the feed what no event tells of.
+	Refresh()
 	StopStack(ctx context.Context) error
 	StartStack(ctx context.Context) error
 }
@@ -41,6 +43,7 @@ func Handler(feed *status.Feed, control Control) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("watch") == "" {
+			control.Refresh()
 			report, _ := feed.Get()
 			w.Header().Set("Content-Type", "application/json")
 			writeReport(w, report)

@@ -29,6 +29,8 @@ func (c control) set(stack, service string) {
 	})
 }
 
+func (c control) Refresh() {}
+
 func (c control) StopStack(context.Context) error {
 	c.set("stopping", "running")
 	go c.set("stopped", "exited")

@@ -121,9 +121,7 @@ func (d *Daemon) identify() error {
 	f, problem := facts.Read(d.c.Root)
 	d.facts = f
 	if problem != nil {
-		d.rootCond = []status.Condition{{Code: "root-unverified", Severity: "critical",
-			Text:   "the root file system cannot be shown to be the sealed one: " + problem.Error(),
-			Remedy: "holdfast doctor --scan-root; reboot, and reinstall if it persists"}}
+		d.rootCond = []status.Condition{unverified(problem.Error())}
 	}
 	t, err := loadTimings(d.c.Run, f.BootID)
 	if err != nil {

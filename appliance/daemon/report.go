@@ -33,12 +33,38 @@ func (d *Daemon) publish(p supervise.Plan) {
 			d.c.Notify("STATUS=the stack is " + p.Stack)
 		}
 		r.Stack, r.Services, r.Conditions, r.Timings = p.Stack, p.Services, orNone(conds), d.timings
-		// A corrupted block may turn up at any time.
-		if d.facts.Root.Hash != "" {
-			ok, err := facts.Verified(d.c.Root, d.facts.Root.Hash)
-			r.Root.Verified = ok && err == nil
-		}
+		d.lookAtRoot(r)
 	})
+}
+
+// Refresh looks at what no event tells of, before a report is given.
+func (d *Daemon) Refresh() { d.feed.Refresh(d.lookAtRoot) }
+
+// lookAtRoot asks the kernel whether it has met a corrupted block: that may
+// turn up at any time, and once it has, nothing makes the root whole again
+// before the next boot.
+func (d *Daemon) lookAtRoot(r *status.Report) {
+	if d.facts.Root.Hash == "" {
+		return
+	}
+	ok, err := facts.Verified(d.c.Root, d.facts.Root.Hash)
+	r.Root.Verified = ok && err == nil
+	if r.Root.Verified || slices.ContainsFunc(r.Conditions, func(c status.Condition) bool { return c.Code == rootUnverified }) {
+		return
+	}
+	text := "the kernel has met a corrupted block on it"
+	if err != nil {
+		text = err.Error()
+	}
+	r.Conditions = status.SortConditions(append(slices.Clone(r.Conditions), unverified(text)))
+}
+
+const rootUnverified = "root-unverified"
+
+func unverified(why string) status.Condition {
+	return status.Condition{Code: rootUnverified, Severity: "critical",
+		Text:   "the root file system cannot be shown to be the sealed one: " + why,
+		Remedy: "holdfast doctor --scan-root; reboot, and reinstall if it persists"}
 }
 
 // hold shows why nothing is started and waits for the end.

@@ -36,6 +36,19 @@ func (f *Feed) Update(edit func(*Report)) {
 	f.changed = make(chan struct{})
 }
 
+// Refresh is Update for an edit that as a rule changes nothing: watchers are
+// woken only when it changed whether the root is verified.
+func (f *Feed) Refresh(edit func(*Report)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := f.report.Root
+	edit(&f.report)
+	if f.report.Root != before {
+		close(f.changed)
+		f.changed = make(chan struct{})
+	}
+}
+
 // Severities, most severe first.
 var severities = []string{"critical", "warning", "info"}
 
