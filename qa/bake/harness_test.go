@@ -44,7 +44,11 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "bake:", err)
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if err := os.RemoveAll(filepath.Dir(keyFile)); err != nil {
+		fmt.Fprintln(os.Stderr, "bake:", err)
+	}
+	os.Exit(code)
 }
 
 func setUp() (err error) {

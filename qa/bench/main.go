@@ -22,17 +22,18 @@ import (
 
 	"github.com/holdfast/holdfast/builder"
 	"github.com/holdfast/holdfast/builder/sandbox"
+	"github.com/holdfast/holdfast/builder/tools"
 )
 
 // config is what the command line says.
 type config struct {
-	runs     int
-	out      string
-	root     string
-	name     string
-	version  string
-	skipBoot bool
-	verbose  bool
+	runs    int
+	out     string
+	root    string
+	name    string
+	version string
+	boots   int
+	verbose bool
 }
 
 func main() {
@@ -43,7 +44,7 @@ func main() {
 	flag.StringVar(&c.root, "C", ".", "the root of the checkout")
 	flag.StringVar(&c.name, "name", "demo", "name of the release to bake")
 	flag.StringVar(&c.version, "version", "1.0.0", "version of the release to bake")
-	flag.BoolVar(&c.skipBoot, "skip-boot", false, "do not boot the disk")
+	flag.IntVar(&c.boots, "boots", 3, "first boots to measure; 0 for none")
 	flag.BoolVar(&c.verbose, "v", false, "show what mkosi and Packer print")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -69,18 +70,27 @@ func bench(ctx context.Context, c config) (missed bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	dir := filepath.Join(cache, "bench")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return false, err
+	}
+	unlock, err := tools.Lock(filepath.Join(dir, ".lock")) // two at once would measure each other
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
 	log := io.Discard
 	if c.verbose {
 		log = os.Stderr
 	}
 	release := c.name + "-" + c.version
 	o := &ours{
-		root: c.root, dir: filepath.Join(cache, "bench", "holdfast"), name: c.name, version: c.version, log: log,
+		root: c.root, dir: filepath.Join(dir, "holdfast"), name: c.name, version: c.version, log: log,
 		lock: filepath.Join(c.root, "build", release+".lock"), layout: filepath.Join(c.root, "build", release+".images"),
 		stack: filepath.Join(c.root, "compose/stacks/demo", c.version, "compose.yaml"),
 	}
 	o.key, o.cert = filepath.Join(o.dir, "key.pem"), filepath.Join(o.dir, "cert.pem")
-	r, err := measure(ctx, c, o, filepath.Join(cache, "bench"))
+	r, err := measure(ctx, c, o, dir)
 	if err != nil {
 		return false, err
 	}

@@ -95,11 +95,14 @@ func measure(ctx context.Context, c config, o *ours, dir string) (*result, error
 		}
 	}
 	r.loaded = loadAverage()
-	if c.skipBoot {
+	if err := r.aside(ctx, o); err != nil {
+		return nil, err
+	}
+	if c.boots == 0 {
 		return r, nil
 	}
-	say("booting the disk %d times", c.runs)
-	r.boots, err = boots(ctx, o, c.runs)
+	say("booting the disk %d times", c.boots)
+	r.boots, err = boots(ctx, o, c.boots)
 	return r, err
 }
 
@@ -108,6 +111,7 @@ func (r *result) round(ctx context.Context, o *ours, p *peer, n int) error {
 	if err := p.clean(); err != nil {
 		return err
 	}
+	syscall.Sync() // nobody pays for what another left unwritten
 	s, err := measured(func() error { return p.build(ctx, true) })
 	if err != nil {
 		return err
@@ -143,11 +147,16 @@ func (r *result) round(ctx context.Context, o *ours, p *peer, n int) error {
 	}
 	add(&r.rows[rowStack], s)
 	r.stackSteps = addSteps(r.stackSteps, m)
+	return nil
+}
 
+// aside measures once what is no part of the comparison.
+func (r *result) aside(ctx context.Context, o *ours) error {
 	if err := o.chill("debs", "stackimage"); err != nil {
 		return err
 	}
-	if s, _, err = o.bake(ctx, o.stack, o.lock); err != nil {
+	s, _, err := o.bake(ctx, o.stack, o.lock)
+	if err != nil {
 		return err
 	}
 	add(&r.apart[0], s)

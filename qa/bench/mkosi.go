@@ -127,6 +127,8 @@ func (p *peer) build(ctx context.Context, warm bool) error {
 	if warm {
 		only = "--cache-only=always"
 	}
+	var said bytes.Buffer
+	out := io.MultiWriter(&said, p.log)
 	err := sandbox.Run(ctx, sandbox.Cmd{
 		Args: []string{"mkosi", "--force", only, "--package-cache-dir=" + inside + "/packages",
 			"--output-dir=" + inside + "/out", "--workspace-dir=" + inside + "/work", "build"},
@@ -134,10 +136,11 @@ func (p *peer) build(ctx context.Context, warm bool) error {
 		Dir:    inside + "/conf",
 		Root:   p.tree,
 		Binds:  []sandbox.Bind{{Host: p.dir, Tree: inside}, {Host: "/etc/resolv.conf", Tree: "/etc/resolv.conf"}},
-		Stdout: p.log, Stderr: p.log,
+		Stdout: out, Stderr: out,
 	})
 	if err != nil {
-		return fmt.Errorf("mkosi: %w", err)
+		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
+		return fmt.Errorf("%w; it last said:\n%s", err, strings.Join(lines[max(0, len(lines)-15):], "\n"))
 	}
 	return nil
 }

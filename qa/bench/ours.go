@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/holdfast/holdfast/builder"
@@ -46,6 +47,7 @@ func (o *ours) run(ctx context.Context, name string, args ...string) (sample, er
 	var said bytes.Buffer
 	out := io.MultiWriter(&said, o.log)
 	cmd.Stdout, cmd.Stderr = out, out
+	syscall.Sync() // nobody pays for what another left unwritten
 	start := time.Now()
 	err := cmd.Run()
 	s := sample{wall: time.Since(start)}

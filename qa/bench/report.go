@@ -24,9 +24,9 @@ func (r *result) markdown(c config) string {
 	w("")
 	b.WriteString(compare(r.rows))
 	w("")
-	w("## Apart")
+	w("## Apart, one run each")
 	w("")
-	w("| run | wall, median | processor time |")
+	w("| run | wall | processor time |")
 	w("|---|---:|---:|")
 	for _, row := range r.apart {
 		w("| %s | %s s | %s s |", row.name, secs(row.wall()), secs(row.cpu()))
