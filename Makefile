@@ -63,14 +63,14 @@ test-unit: ## fast tests: no root, no network, seconds once compiled
 
 test-engine: lock ## tests against real programs: Packer, Docker Engine, whole bakes (root)
 	HOLDFAST_TOOLS=$$(holdfast-release tools --lock $(LOCK)) $(GO) test -tags engine -timeout 60m -p 1 -count 1 ./...
-	$(GO) test -tags bake -timeout 60m -count 1 -v ./qa/bake
+	$(GO) test -tags bake -timeout 60m -count 1 -p 1 -v ./qa/bake ./qa/script
 
 test-vm: image ## tests that boot the baked disk (slow without hardware virtualisation)
 	HOLDFAST_IMAGE=$(CURDIR)/$(DIST) $(GO) test -tags vm -timeout 60m -count 1 -v ./qa/vm
 
 soak: image ## every row of the long tests: each power cut, each interrupt, each flipped block
 	HOLDFAST_SOAK=1 HOLDFAST_IMAGE=$(CURDIR)/$(DIST) $(GO) test -tags vm -timeout 6h -count 1 -v ./qa/vm $(SOAK)
-	HOLDFAST_SOAK=1 $(GO) test -tags bake -timeout 6h -count 1 -v ./qa/bake $(SOAK)
+	HOLDFAST_SOAK=1 $(GO) test -tags bake -timeout 6h -count 1 -p 1 -v ./qa/bake ./qa/script $(SOAK)
 
 bench: image ## measure bakes beside mkosi, and first boot to healthy; BENCH='-n 3 -o FILE'
 	$(GO) run ./qa/bench $(BENCH)
