@@ -112,7 +112,7 @@ func fillDisk(ctx context.Context, w *work, f *os.File, t layout.Table, uki, boo
 		{Path: "EFI/systemd/systemd-bootx64.efi", Data: boot},
 		{Path: fmt.Sprintf("EFI/Linux/holdfast-%010d.efi", firstGeneration), Data: uki},
 		{Path: "loader/loader.conf", Data: []byte(loaderConf)},
-	}, layout.DeriveVolumeID([32]byte(sha256.Sum256(uki)), layout.ESPLabel), time.Unix(w.lock.Epoch, 0).UTC())
+	}, layout.DeriveVolumeID(sha256.Sum256(uki), layout.ESPLabel), time.Unix(w.lock.Epoch, 0).UTC())
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", layout.ESPLabel, err)
 	}

@@ -34,7 +34,8 @@ func (l *loading) images(p *types.Project, order []string) []ServiceImage {
 // pin replaces each service's image by NAME@DIGEST.
 func (l *loading) pin(p *types.Project, images []ServiceImage, digests map[string]string) {
 	for _, im := range images {
-		pinned, err := "", error(nil)
+		var pinned string
+		var err error
 		if d, ok := digests[im.Ref]; !ok {
 			err = fmt.Errorf("%s is not among the release's images", im.Ref)
 		} else {

@@ -33,7 +33,6 @@ var (
 	layout   string
 	keyFile  string
 	certFile string
-	soak     = os.Getenv("HOLDFAST_SOAK") != ""
 )
 
 // long bounds one bake; it is for broken ones, no claim about good ones.

@@ -27,7 +27,6 @@ type result struct {
 	boots             []bootSample
 	took              time.Time
 	cpu               string
-	mkosi             string
 	bytes             int64
 	pkgs              int
 	loaded            string

@@ -41,8 +41,13 @@ func main() {
 	case "check":
 		c := http.Client{Timeout: 5 * time.Second}
 		r, err := c.Get(*url)
-		if err != nil || r.StatusCode != 200 {
+		if err != nil {
 			fmt.Println("not healthy:", err)
+			os.Exit(1)
+		}
+		r.Body.Close()
+		if r.StatusCode != 200 {
+			fmt.Println("not healthy:", r.Status)
 			os.Exit(1)
 		}
 		return
