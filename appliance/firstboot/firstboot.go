@@ -5,9 +5,9 @@
 // (Storage), the mounts of the committed generation's data (Data), the
 // factory partition (Factory) and the machine's identity (Identity).
 //
-// Each observes, decides with a pure function and acts, over and over until
-// there is nothing left to do, so the power may fail between any two steps:
-// the next boot observes what is there and goes on. It refuses to touch a
+// Each observes, decides with a pure function and acts; Storage does so over
+// and over until there is nothing left to do. The power may fail between any
+// two steps: the next boot observes what is there and goes on. It refuses to touch a
 // partition that holds anything it did not make, and never formats a volume
 // that was ever mounted.
 package firstboot

@@ -166,8 +166,8 @@ func owner(s string) (int, error) {
 }
 
 // hash identifies what the engine is asked for and the bytes it binds from
-// the stack folder; labels are left out, so that a moved stack folder alone
-// restarts nothing. Binds outside the stack folder count by path only: they
+// the stack folder; Compose's own bookkeeping labels are left out. A new stack
+// folder recreates the services that bind a file of it, and no others. Binds outside the stack folder count by path only: they
 // are data.
 func (t *translation) hash(spec engine.Spec) (string, error) {
 	w := sha256.New()

@@ -30,12 +30,6 @@ func Serve(args []string, version string, b *Builder) error {
 		return set.RunCommand(args...)
 	}
 
-	// Packer leaves files of its own open in plugins. A bake's programs must
-	// not get them: mmdebstrap fails where the first free number has two
-	// digits, which Debian's sh cannot redirect to.
-	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return fmt.Errorf("close-on-exec of inherited files: %w", err)
-	}
 	// The log goes to Packer. Without a handler the first line after Packer's
 	// death would end this process by SIGPIPE, before a bake has cleaned up.
 	// (Ignoring the signal would make every child inherit that.)

@@ -42,8 +42,10 @@ func child() (int, error) {
 	if err := json.Unmarshal(b, &s); err != nil {
 		return 0, fmt.Errorf("reading what to run: %w", err)
 	}
-	// Whoever started this program may have left files open in it; what runs
-	// here must not see them (a shell can't even name one above 9).
+	// Whoever started this program may have left files open in it, as Packer
+	// does in plugins. What runs here must not get them: mmdebstrap fails
+	// where the first free number has two digits, which Debian's sh cannot
+	// redirect to.
 	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return 0, fmt.Errorf("closing inherited files: %w", err)
 	}

@@ -14,7 +14,6 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/holdfast/holdfast/builder/sandbox"
 )
@@ -44,12 +43,6 @@ The answer of a command is on standard output, all else on standard error.`
 
 func main() {
 	sandbox.Child()
-	// What a caller left open must not reach the programs run here: mmdebstrap
-	// fails where the first free file number has two digits.
-	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		fmt.Fprintln(os.Stderr, "holdfast-release: close-on-exec of inherited files:", err)
-		os.Exit(exitFailed)
-	}
 	os.Exit(run(os.Args[1:]))
 }
 
