@@ -40,6 +40,8 @@ var Packages = []string{
 	"mtools", "dosfstools", "gdisk", "sbsigntool", "osslsigncode", "squashfs-tools", "openssl",
 	// the engine of the box, for engine tests against the same version
 	"docker.io", "docker-cli", "docker-compose", "iptables", "procps",
+	// stands in for AWS, and checks XML (tests)
+	"python3-moto", "python3-flask", "python3-flask-cors", "python3-openapi-spec-validator", "libxml2-utils",
 }
 
 // Tree is a finished tools tree.
