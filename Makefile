@@ -31,7 +31,7 @@ export PACKER_PLUGIN_PATH := $(CURDIR)/build/packer-plugins
 export CHECKPOINT_DISABLE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help image run setup lock tools test test-unit test-engine test-vm soak bench lint generate clean
+.PHONY: help image run setup lock tools peers test test-unit test-engine test-vm soak bench lint generate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,10 @@ lock: setup ## make the demo's images and its lock, if they are not there or no 
 tools: lock ## print the folder of the tools tree
 	@holdfast-release tools --lock $(LOCK)
 
+peers: ## build what stands in for vSphere and Google Cloud in tests
+	@mkdir -p build/peers
+	@CGO_ENABLED=0 $(GO) -C qa/peers build -trimpath -o $(CURDIR)/build/peers/ ./cmd/... github.com/fsouza/fake-gcs-server
+
 test: test-unit test-engine test-vm ## every test
 	@echo "All tests passed. Left out, because they take hours: make soak (all rows), make bench (measurements)."
 
@@ -61,8 +65,8 @@ test-unit: ## fast tests: no root, no network, seconds once compiled
 	$(GO) vet ./...
 	$(GO) test $(RACE) ./...
 
-test-engine: lock ## tests against real programs: Packer, Docker Engine, whole bakes (root)
-	HOLDFAST_TOOLS=$$(holdfast-release tools --lock $(LOCK)) $(GO) test -tags engine -timeout 60m -p 1 -count 1 ./...
+test-engine: lock peers ## tests against real programs: Packer, Docker Engine, whole bakes, clouds' stand-ins (root)
+	HOLDFAST_PEERS=$(CURDIR)/build/peers HOLDFAST_TOOLS=$$(holdfast-release tools --lock $(LOCK)) $(GO) test -tags engine -timeout 60m -p 1 -count 1 ./...
 	$(GO) test -tags bake -timeout 60m -count 1 -p 1 -v ./qa/bake ./qa/script
 
 test-vm: image ## tests that boot the baked disk (slow without hardware virtualisation)

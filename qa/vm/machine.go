@@ -3,6 +3,7 @@
 package vm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,6 +43,21 @@ type Options struct {
 	MemoryMiB, CPUs int
 	// Forward are TCP ports of the guest that get an address on this host.
 	Forward []int
+	// DiskBus is how the system disk is attached, "" for virtio-blk; "pvscsi"
+	// is vSphere's, "nvme" EC2's, "virtio-scsi" Google's.
+	DiskBus string
+	// NIC is the model of the network card, "" for virtio-net-pci.
+	NIC string
+	// Disks are more disks, attached beside the system disk.
+	Disks []ExtraDisk
+	// System is how the machine names itself in its SMBIOS tables.
+	System System
+	// Credentials are systemd credentials by name, passed by SMBIOS.
+	Credentials map[string]string
+	// Metadata, when not empty, is a program with its arguments that serves
+	// one connection to 169.254.169.254 port 80 on its standard input and
+	// output; the guest's network then is 169.254.0.0/16.
+	Metadata string
 }
 
 // Machine is one running QEMU.
@@ -64,6 +80,9 @@ func args(o Options) []string {
 	}
 	cpuinfo, _ := os.ReadFile("/proc/cpuinfo") // unreadable means no acceleration
 	forward := "user,id=net0"
+	if o.Metadata != "" {
+		forward += ",net=169.254.0.0/16,guestfwd=tcp:169.254.169.254:80-cmd:" + comma(o.Metadata)
+	}
 	for _, port := range o.Forward {
 		forward += ",hostfwd=tcp:127.0.0.1:0-:" + strconv.Itoa(port)
 	}
@@ -71,19 +90,19 @@ func args(o Options) []string {
 		"-nodefaults", "-no-user-config", "-display", "none",
 		"-L", t.path("usr/share/qemu"), "-L", t.path("usr/share/seabios"),
 		"-machine", "q35,smm=" + smm, "-accel", accel(string(cpuinfo)), "-cpu", "max",
-		"-m", strconv.Itoa(cmpOr(o.MemoryMiB, 2048)), "-smp", strconv.Itoa(cmpOr(o.CPUs, 2)),
+		"-m", strconv.Itoa(cmp.Or(o.MemoryMiB, 2048)), "-smp", strconv.Itoa(cmp.Or(o.CPUs, 2)),
 		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file=" + t.path("usr/share/OVMF/"+code),
 		"-drive", "if=pflash,unit=1,format=raw,file=" + o.Vars,
-		// Flushes must reach the overlay: a killed QEMU stands for lost power.
-		"-drive", "if=none,id=disk0,format=qcow2,cache=writeback,file=" + o.Disk,
-		"-device", "virtio-blk-pci,drive=disk0,bootindex=0",
-		"-netdev", forward, "-device", "virtio-net-pci,netdev=net0,mac=52:54:00:48:46:01,romfile=",
+		"-netdev", forward, "-device", cmp.Or(o.NIC, "virtio-net-pci") + ",netdev=net0,mac=52:54:00:48:46:01,romfile=",
 		"-device", "i6300esb", "-device", "virtio-rng-pci",
 		"-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control",
 		"-chardev", "socket,id=shell,fd=4", "-device", "virtio-serial-pci",
 		"-device", "virtserialport,chardev=shell,name=" + shellPort,
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 	}
+	list = append(list, o.disks()...)
+	list = append(list, o.System.smbios()...)
+	list = append(list, o.credentials()...)
 	if o.SecureBoot {
 		list = append(list, "-global", "driver=cfi.pflash01,property=secure,value=on")
 	}
@@ -94,16 +113,9 @@ func args(o Options) []string {
 		list = append(list, "-smbios", "type=11,value="+c)
 	}
 	if o.Cmdline != "" {
-		list = append(list, "-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra="+strings.ReplaceAll(o.Cmdline, ",", ",,"))
+		list = append(list, "-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra="+comma(o.Cmdline))
 	}
 	return list
-}
-
-func cmpOr(v, or int) int {
-	if v == 0 {
-		return or
-	}
-	return v
 }
 
 // Start runs a machine until it powers off, is killed, or ctx ends.
@@ -251,13 +263,6 @@ func parseRead(out string) (byte, error) {
 	}
 	b, err := strconv.ParseUint(f[1], 16, 8)
 	return byte(b), err
-}
-
-// Overlay makes dir/name.qcow2 of size bytes over an image's disk.
-func Overlay(ctx context.Context, t *Tree, img *Image, dir, name string, size int64) (string, error) {
-	path := filepath.Join(dir, name+".qcow2")
-	_, err := t.run(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", img.Disk(), path, strconv.FormatInt(size, 10))
-	return path, err
 }
 
 // FlipAt inverts one byte of an overlay that no machine uses.
