@@ -71,7 +71,6 @@ func (o Options) disks() []string {
 // comma doubles commas, which separate options for QEMU.
 func comma(text string) string { return strings.ReplaceAll(text, ",", ",,") }
 
-
 // credentials are QEMU's arguments for systemd credentials (systemd.system-credentials(7)).
 func (o Options) credentials() []string {
 	var list []string
