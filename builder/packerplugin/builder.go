@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 
 	"github.com/hashicorp/hcl/v2/hcldec"
 	packersdk "github.com/hashicorp/packer-plugin-sdk/packer"
@@ -32,10 +31,7 @@ var ErrPackerGone = errors.New("packer is gone")
 type Builder struct {
 	bake BakeFunc
 	os   builder.OS
-	// gone ends when Packer does; running counts what must end before the
-	// process may.
-	gone    context.Context
-	running sync.WaitGroup
+	life *life
 
 	config builder.Config
 }
@@ -43,7 +39,7 @@ type Builder struct {
 // New makes the component. The operating system's files come from main,
 // because this package may not know the running box.
 func New(bake BakeFunc, os builder.OS) *Builder {
-	return &Builder{bake: bake, os: os, gone: context.Background()}
+	return &Builder{bake: bake, os: os, life: &life{gone: context.Background()}}
 }
 
 // ConfigSpec tells Packer the keys and their types.
@@ -69,11 +65,8 @@ func (b *Builder) Prepare(raws ...any) (generated, warnings []string, err error)
 // Run bakes. It ends early, with the output folder as it was, when Packer
 // cancels or dies.
 func (b *Builder) Run(ctx context.Context, ui packersdk.Ui, hook packersdk.Hook) (packersdk.Artifact, error) {
-	b.running.Add(1)
-	defer b.running.Done()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(b.gone, func() { cancel(ErrPackerGone) })()
+	ctx, done := b.life.begin(ctx)
+	defer done()
 
 	// Provisioners change a machine before it is imaged; here is none, and
 	// skipping them without a word would ship a box that lacks their work.

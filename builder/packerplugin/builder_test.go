@@ -181,7 +181,7 @@ func TestRunCancelled(t *testing.T) {
 			}, builder.OS{})
 			gone, die := context.WithCancel(t.Context())
 			defer die()
-			b.gone = gone
+			b.life.gone = gone
 			if _, _, err := b.Prepare(in); err != nil {
 				t.Fatal(err)
 			}

@@ -17,7 +17,7 @@ import (
 // like the shipped one, with a bake that only writes files.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && (os.Args[1] == "describe" || os.Args[1] == "start") {
-		if err := Serve(os.Args[1:], "0.1.0", New(fakeBake, builder.OS{})); err != nil {
+		if err := Serve(os.Args[1:], "0.1.0", New(fakeBake, builder.OS{}), nil); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

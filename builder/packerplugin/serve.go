@@ -7,25 +7,65 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"sync"
 	"time"
 
+	packersdk "github.com/hashicorp/packer-plugin-sdk/packer"
 	"github.com/hashicorp/packer-plugin-sdk/plugin"
 	pluginversion "github.com/hashicorp/packer-plugin-sdk/version"
 	"golang.org/x/sys/unix"
 )
 
-// stopGrace is how long a cancelled bake may take to clean up after Packer is
+// stopGrace is how long a cancelled bake or upload may take to clean up after Packer is
 // gone. What it started dies with this process in any case.
-const stopGrace = 20 * time.Second
+const stopGrace = 60 * time.Second
+
+// life is how long the work of a plugin process may go on.
+type life struct {
+	// gone ends when Packer does; running counts what must end before the
+	// process may.
+	gone    context.Context
+	running sync.WaitGroup
+}
+
+// begin gives the context of one piece of work, which ends early when Packer
+// dies; done must be called at its end.
+func (l *life) begin(ctx context.Context) (_ context.Context, done func()) {
+	l.running.Add(1)
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(l.gone, func() { cancel(ErrPackerGone) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+		l.running.Done()
+	}
+}
+
+// watched is a post-processor whose work ends with Packer.
+type watched struct {
+	packersdk.PostProcessor
+	life *life
+}
+
+// PostProcess implements packersdk.PostProcessor.
+func (w watched) PostProcess(ctx context.Context, ui packersdk.Ui, a packersdk.Artifact) (packersdk.Artifact, bool, bool, error) {
+	ctx, done := w.life.begin(ctx)
+	defer done()
+	return w.PostProcessor.PostProcess(ctx, ui, a)
+}
 
 // Serve does what Packer asks of a plugin program: args are those after the
-// program's name ("describe", or "start builder NAME"). It returns when Packer
-// is done with the plugin or dead, and never while a bake still runs, unless
-// that bake does not stop within stopGrace.
-func Serve(args []string, version string, b *Builder) error {
+// program's name ("describe", or "start builder NAME"); posts are the
+// post-processors by name, "ova" for holdfast-ova. It returns when Packer
+// is done with the plugin or dead, and never while work still goes on, unless
+// that does not stop within stopGrace.
+func Serve(args []string, version string, b *Builder, posts map[string]packersdk.PostProcessor) error {
 	set := plugin.NewSet()
 	set.SetVersion(pluginversion.NewPluginVersion(version, "", ""))
 	set.RegisterBuilder(plugin.DEFAULT_NAME, b)
+	for name, p := range posts {
+		set.RegisterPostProcessor(name, watched{p, b.life})
+	}
 	if len(args) == 0 || args[0] != "start" {
 		return set.RunCommand(args...)
 	}
@@ -37,7 +77,7 @@ func Serve(args []string, version string, b *Builder) error {
 
 	gone, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	b.gone = gone
+	b.life.gone = gone
 	watched, err := watchPacker(cancel)
 	if err != nil {
 		return fmt.Errorf("watch packer: %w", err)
@@ -52,19 +92,19 @@ func Serve(args []string, version string, b *Builder) error {
 	case <-watched:
 		err = ErrPackerGone
 	}
-	return b.drain(err)
+	return b.life.drain(err)
 }
 
-// drain waits for a cancelled bake to clean up.
-func (b *Builder) drain(err error) error {
+// drain waits for cancelled work to clean up.
+func (l *life) drain(err error) error {
 	done := make(chan struct{})
-	go func() { b.running.Wait(); close(done) }()
+	go func() { l.running.Wait(); close(done) }()
 	deadline := time.NewTimer(stopGrace)
 	defer deadline.Stop()
 	select {
 	case <-done:
 		return err
 	case <-deadline.C:
-		return fmt.Errorf("the bake did not stop within %s after packer was gone", stopGrace)
+		return fmt.Errorf("the work did not stop within %s after packer was gone", stopGrace)
 	}
 }

@@ -22,7 +22,7 @@ import (
 
 func main() {
 	sandbox.Child()
-	if err := packerplugin.Serve(os.Args[1:], version.Version, packerplugin.New(bake, operatingSystem())); err != nil {
+	if err := packerplugin.Serve(os.Args[1:], version.Version, packerplugin.New(bake, operatingSystem()), nil); err != nil {
 		if errors.Is(err, plugin.ErrManuallyStartedPlugin) || len(os.Args) < 2 {
 			err = errors.New("this is a Packer plugin: install it with `packer plugins install --path " + os.Args[0] + " github.com/holdfast/holdfast`, then run `packer build`")
 		}
