@@ -202,7 +202,7 @@ func TestRunCancelled(t *testing.T) {
 			if (who == "packer dies") != errors.Is(err, ErrPackerGone) {
 				t.Errorf("wrong cause: %v", err)
 			}
-			if err := b.drain(nil); err != nil {
+			if err := b.life.drain(nil); err != nil {
 				t.Error(err)
 			}
 		})
