@@ -9,6 +9,8 @@ package builder
 import (
 	"io/fs"
 	"time"
+
+	"github.com/holdfast/holdfast/compose/release"
 )
 
 // Config is one bake. Paths may be relative to the working folder.
@@ -37,6 +39,10 @@ type Config struct {
 	// DiskSize is the least length of disk.raw in bytes; 0 means as long as
 	// the partitions plus 1 GiB.
 	DiskSize int64
+	// Factory says where the stack's images go: Embedded, the default of "",
+	// into the factory partition; Seed nowhere, boxes fetch them by digest at
+	// their first boot.
+	Factory string
 	// SigningKey and SigningCert are PEM files: an RSA private key and its
 	// certificate. If neither file exists and MakeKey is set, a demo pair is
 	// made there, and the Progress is told so loudly.
@@ -51,6 +57,12 @@ type Config struct {
 	// OS is what enters the root besides Debian packages.
 	OS OS
 }
+
+// The values of Config.Factory and Manifest.Factory.
+const (
+	Embedded = "embedded"
+	Seed     = release.Seed
+)
 
 // OS is what main hands the builder for the root file system.
 type OS struct {
@@ -106,6 +118,8 @@ type Manifest struct {
 	OSVersion string `json:"os_version"`
 	// RootHash is the dm-verity root hash, 64 hex digits.
 	RootHash string `json:"root_hash"`
+	// Factory is Embedded or Seed: whether the disk holds the stack's images.
+	Factory string `json:"factory"`
 	// Inputs is the sha256 over everything the bake read.
 	Inputs string `json:"inputs"`
 	// Files in the output folder but this one, sorted by name.

@@ -47,6 +47,13 @@ func prepare(ctx context.Context, c Config, p Progress) (*work, error) {
 			return nil, fmt.Errorf("%s: must be whole MiB between 0 and 64 TiB, not %d bytes", k, v)
 		}
 	}
+	switch c.Factory {
+	case "":
+		c.Factory = Embedded
+	case Embedded, Seed:
+	default:
+		return nil, fmt.Errorf("factory: %q is neither %q nor %q", c.Factory, Embedded, Seed)
+	}
 	if len(c.OS.Supervisor) == 0 {
 		return nil, errors.New("the supervisor is not built into this program: build it with `make`, which embeds it")
 	}
@@ -64,6 +71,9 @@ func prepare(ctx context.Context, c Config, p Progress) (*work, error) {
 	}
 	w := &work{cfg: c, p: p, debs: cacheOf(c)}
 	if w.stack, err = stack.Load(ctx, c.Stack, stack.Options{}); err != nil {
+		return nil, err
+	}
+	if err := w.stack.CheckVersion(c.Version); err != nil {
 		return nil, err
 	}
 	if err := w.readLock(); err != nil {
@@ -145,7 +155,7 @@ func (w *work) keys(p Progress) error {
 func (w *work) inputs() string {
 	c := w.cfg
 	h := sha256.New()
-	fmt.Fprintf(h, "bake 1 %q %q %d %d %q\n", c.Name, c.Version, c.SlotSize, c.DiskSize, version.Version)
+	fmt.Fprintf(h, "bake 2 %q %q %q %d %d %q\n", c.Name, c.Version, c.Factory, c.SlotSize, c.DiskSize, version.Version)
 	fmt.Fprintf(h, "%s\n%s\n", w.lock.Marshal(), overlayHash(w.add))
 	fmt.Fprintln(h, key(c.OS.Remove, c.OS.Purge, c.OS.Move, c.OS.InitrdModules, c.OS.InitrdDrivers, c.OS.InitrdOmit, c.OS.Cmdline))
 	fmt.Fprintf(h, "%q %s\n", printPlan(plan()), key(rootfsVersion, initrdVersion, sealVersion, ukiVersion, factoryVersion))

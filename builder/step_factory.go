@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -25,32 +26,62 @@ import (
 // input.
 const factoryVersion = 1
 
-// stepImages opens every image of the lock where it can be had; its bytes are
-// read, and checked, when the factory is made.
+// stepImages opens every image of the lock where it can be had, or names all
+// that cannot be; the bytes of an embedded one are read, and checked, when the
+// factory is made.
 func stepImages(ctx context.Context, w *work) (made, error) {
 	images := make(map[string]v1.Image, len(w.lock.Images))
 	var total int64
+	var missing []error
 	for _, i := range w.lock.Images {
 		img, err := lock.Open(ctx, i, w.cfg.Layouts, lock.RegistryOptions{})
-		if err != nil {
+		var none *lock.NotFoundError
+		switch {
+		case errors.As(err, &none):
+			missing = append(missing, err)
+		case err != nil:
 			return made{}, err
 		}
 		images[i.Ref] = img
 		total += i.Size
 	}
+	if len(missing) > 0 {
+		return made{}, errors.Join(missing...)
+	}
 	w.images = images
+	if w.cfg.Factory == Seed {
+		sayWhence(ctx, w)
+	}
 	return made{bytes: total}, nil
 }
 
-// stepFactory makes the factory partition: the signed release with the
-// stack's images, as an OCI layout in a squashfs.
+// sayWhence tells the vendor of a seed bake from where boxes will fetch: a
+// layout on this host is none of their sources.
+func sayWhence(ctx context.Context, w *work) {
+	var local []string
+	for _, i := range w.lock.Images {
+		if _, err := lock.Open(ctx, i, w.cfg.Layouts, lock.RegistryOptions{Offline: true}); err == nil {
+			local = append(local, i.Ref)
+		}
+	}
+	if len(local) > 0 {
+		w.p.Warn("factory = seed: %s came from a layout of this host. Boxes fetch images by digest from the registries in their names: push these there unchanged, or give the layout to the admins (docs/seed.md).", strings.Join(local, ", "))
+	}
+}
+
+// stepFactory makes the factory partition: the signed release, with the
+// stack's images unless it is a seed, as an OCI layout in a squashfs.
 func stepFactory(ctx context.Context, w *work) (made, error) {
 	var stackTar bytes.Buffer
 	if err := w.stack.Tar(&stackTar); err != nil {
 		return made{}, err
 	}
 	d := release.Description{Format: 1, Name: w.cfg.Name, Version: w.cfg.Version, Created: w.lock.Epoch,
-		Stack: w.lock.Stack.Digest, OS: release.OS{Version: w.seal.meta.OSVersion, RootHash: w.seal.meta.RootHash}}
+		Stack: w.lock.Stack.Digest, OS: release.OS{Version: w.seal.meta.OSVersion, RootHash: w.seal.meta.RootHash},
+		Data: release.Data{ReadableFrom: w.stack.ReadableFrom}}
+	if w.cfg.Factory == Seed {
+		d.Factory = release.Seed
+	}
 	for _, i := range w.lock.Images {
 		d.Images = append(d.Images, release.Image{Ref: i.Ref, Digest: i.Digest, Size: i.Size})
 	}

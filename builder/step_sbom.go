@@ -42,7 +42,7 @@ func stepSBOM(ctx context.Context, w *work) (made, error) {
 		}
 	}
 	for _, i := range w.lock.Images {
-		inside, err := imagePackages(w.images[i.Ref])
+		inside, err := packagesOf(ctx, w.cfg.Cache, i, w.images[i.Ref])
 		if err != nil {
 			return made{}, fmt.Errorf("image %s: %w", i.Ref, err)
 		}

@@ -86,16 +86,24 @@ critical: web failed 12 times in a row (service-crash-loop)
 func serve(t *testing.T, r status.Report) (string, control) {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "api.sock")
+	c := control{status.NewFeed(r)}
+	serveAt(t, socket, c)
+	return socket, c
+}
+
+// serveAt answers on this socket until the test or stop ends it.
+func serveAt(t *testing.T, socket string, c control) (stop func()) {
+	t.Helper()
 	l, err := api.Listen(socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := control{status.NewFeed(r)}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { api.Serve(ctx, l, api.Handler(c.feed, c)) })
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	return socket, c
+	stop = func() { cancel(); wg.Wait() }
+	t.Cleanup(stop)
+	return stop
 }
 
 // run executes a command line.

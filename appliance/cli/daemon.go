@@ -56,7 +56,8 @@ func (d *daemonOptions) finder() (daemon.Finder, error) {
 		if d.lock != "" || len(d.images) > 0 {
 			return nil, exit(ExitUsage, "--lock and --images go with --stack; without it the factory's release says all")
 		}
-		return daemon.Factory{Dir: d.factory, Trust: d.trust, Stacks: filepath.Join(d.state, "stacks"), Kept: filepath.Join(d.state, "release")}, nil
+		return daemon.Factory{Dir: d.factory, Trust: d.trust, Stacks: filepath.Join(d.state, "stacks"), Kept: filepath.Join(d.state, "release"),
+			Fetch: fetchOptions("", d.state, d.data)}, nil
 	}
 	f := daemon.File{Path: d.stack, Lock: d.lock}
 	for _, i := range d.images {
@@ -73,6 +74,9 @@ func (d *daemonOptions) finder() (daemon.Finder, error) {
 }
 
 func runDaemon(c *cobra.Command, o *options, d *daemonOptions) error {
+	if d.data == "" {
+		d.data = filepath.Join(d.state, "data")
+	}
 	find, err := d.finder()
 	if err != nil {
 		return err
@@ -82,14 +86,16 @@ func runDaemon(c *cobra.Command, o *options, d *daemonOptions) error {
 		return exit(ExitUsage, "%v", err)
 	}
 	defer e.Close()
-	if d.data == "" {
-		d.data = filepath.Join(d.state, "data")
-	}
 	watchdog, err := sd.SdWatchdogEnabled(false)
 	if err != nil {
 		return err
 	}
+	var place daemon.Place
+	if d.stack == "" {
+		place = daemon.Here{}
+	}
 	return daemon.New(daemon.Config{
+		Place:  place,
 		Engine: e, Socket: o.socket, State: d.state, Run: d.run, Data: d.data, Find: find, AnyHost: d.stack != "", Console: o.io.Err,
 		// An unsent notification is systemd's to notice.
 		Notify:     func(s string) { sd.SdNotify(false, s) },

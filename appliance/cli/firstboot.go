@@ -28,11 +28,13 @@ func firstbootVerb(o *options) *cobra.Command {
 		{"data", "Mount the data of the committed generation", firstboot.Data},
 		{"factory", "Mount the factory partition", firstboot.Factory},
 		{"identity", "Make the machine's identity, or find it", firstboot.Identity},
+		{"config-local", "Configure the box from what needs no network", configLocal},
+		{"config", "Configure the box with what its cloud's metadata says", configFull},
 	} {
 		c.AddCommand(&cobra.Command{
 			Use: s.use, Short: s.short, Args: noArgs,
 			RunE: func(c *cobra.Command, _ []string) error {
-				return s.run(c.Context(), firstboot.Env{Out: o.io.Err})
+				return s.run(c.Context(), firstboot.Env{Out: o.io.Err, Wish: func() firstboot.Wish { return dataWish("") }})
 			},
 		})
 	}

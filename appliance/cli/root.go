@@ -47,7 +47,7 @@ func Execute(ctx context.Context, std IO, args []string) int {
 		return exit(ExitUsage, "%v; see %s --help", err, c.CommandPath())
 	})
 	root.PersistentFlags().StringVar(&o.socket, "socket", api.Socket, "API socket of the daemon")
-	root.AddCommand(daemonVerb(o), statusVerb(o), waitHealthyVerb(o), stopStackVerb(o), startStackVerb(o), doctorVerb(o), firstbootVerb(o))
+	root.AddCommand(daemonVerb(o), statusVerb(o), waitHealthyVerb(o), stopStackVerb(o), startStackVerb(o), dataVerb(o), doctorVerb(o), configVerb(o), firstbootVerb(o), screenVerb(o))
 	root.SetHelpCommand(&cobra.Command{Hidden: true})
 	err := root.ExecuteContext(ctx)
 	if err == nil {

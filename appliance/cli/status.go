@@ -57,6 +57,7 @@ func writeStatus(w io.Writer, r status.Report) error {
 		fmt.Fprintf(t, "slot\t%s, generation %d\n", r.Slot, r.Generation)
 		fmt.Fprintf(t, "root\t%s\n", rootText(r.Root))
 	}
+	placeRows(t, r)
 	if r.Timings.StackHealthy > 0 {
 		fmt.Fprintf(t, "healthy after\t%.1f s (daemon %.1f s, images %.1f s)\n", r.Timings.StackHealthy, r.Timings.DaemonStarted, r.Timings.ImagesLoaded)
 	}
@@ -71,7 +72,7 @@ func writeStatus(w io.Writer, r status.Report) error {
 		t.Flush()
 	}
 	for _, c := range r.Conditions {
-		fmt.Fprintf(&b, "\n%s: %s (%s)\n  to do: %s\n", c.Severity, c.Text, c.Code, c.Remedy)
+		fmt.Fprintf(&b, "\n%s: %s (%s)\n  to do: %s\n", c.Severity, status.Printable(c.Text), c.Code, status.Printable(c.Remedy))
 	}
 	// A table's last column leaves blanks where it is empty.
 	for line := range strings.Lines(b.String()) {
@@ -80,6 +81,49 @@ func writeStatus(w io.Writer, r status.Report) error {
 		}
 	}
 	return nil
+}
+
+// placeRows prints where the box is and how it was configured, on a box.
+func placeRows(t io.Writer, r status.Report) {
+	if r.Hostname != "" {
+		fmt.Fprintf(t, "host name\t%s\n", r.Hostname)
+	}
+	for _, u := range r.URLs {
+		fmt.Fprintf(t, "url\t%s\n", u)
+	}
+	for _, a := range r.Addresses {
+		fmt.Fprintf(t, "address\t%s/%d on %s\n", a.Address, a.Prefix, a.Interface)
+	}
+	if r.Platform != "" {
+		fmt.Fprintf(t, "platform\t%s\n", r.Platform)
+		fmt.Fprintf(t, "ssh\t%s\n", sshText(r.SSH))
+	}
+	for _, s := range r.Config.Sources {
+		if s.State != "absent" {
+			fmt.Fprintf(t, "configuration\t%s\n", sourceText(s))
+		}
+		for _, p := range s.Problems {
+			fmt.Fprintf(t, "\t%s\n", status.Printable(p))
+		}
+	}
+}
+
+func sshText(s status.SSH) string {
+	if !s.Enabled {
+		return "off"
+	}
+	return keysText(len(s.Keys)) + ", host key " + s.HostKey
+}
+
+func sourceText(s status.ConfigSource) string {
+	text := s.State + ", from " + s.Where
+	if s.Why != "" {
+		text += " (the newest is " + s.Why + ")"
+	}
+	if s.Text != "" {
+		text += ": " + s.Text
+	}
+	return status.Printable(text)
 }
 
 func rootText(r status.Root) string {

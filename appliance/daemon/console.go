@@ -24,6 +24,8 @@ type console struct {
 	last     time.Time // of a progress line
 	shown    map[string]bool
 	services map[string]string
+	// Of the place: the newest lines.
+	announced, access string
 }
 
 func newConsole(w io.Writer) *console {
@@ -40,13 +42,17 @@ func (c *console) line(format string, args ...any) {
 }
 
 func (c *console) write(format string, args ...any) {
-	fmt.Fprintf(c.w, "holdfast: "+format+"\n", args...)
+	fmt.Fprintf(c.w, "holdfast: %s\n", status.Printable(fmt.Sprintf(format, args...)))
 }
 
 // progress writes at most one line each progressEvery, and one at the end.
 func (c *console) progress(p supervise.Progress) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if p.Fetching != nil {
+		c.fetching(p)
+		return
+	}
 	if p.End {
 		c.write("loaded %s, %d MB (%d of %d)", p.Image, mb(p.Total), p.Number, p.Count)
 		c.last = time.Time{}
@@ -72,17 +78,49 @@ func (c *console) conditions(now []status.Condition) {
 	defer c.mu.Unlock()
 	seen := map[string]bool{}
 	for _, x := range now {
-		key := x.Code + ": " + x.Text
-		// Counters in a text must not print a line each second.
-		if x.Code == "service-crash-loop" {
-			key = x.Code + x.Remedy
-		}
+		key := conditionKey(x)
 		seen[key] = true
 		if !c.shown[key] {
 			c.write("%s: %s; %s", x.Severity, x.Text, x.Remedy)
 		}
 	}
 	c.shown = seen
+}
+
+func conditionKey(x status.Condition) string {
+	// Counters in a text must not print a line each second.
+	if x.Code == "service-crash-loop" {
+		return x.Code + x.Remedy
+	}
+	return x.Code + ": " + x.Text
+}
+
+// said notes a condition that the caller has written in words of its own.
+func (c *console) said(x status.Condition) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.shown[conditionKey(x)] = true
+}
+
+// place writes where the box is and how it does, and how admins get in,
+// whenever that is not what the last such line said.
+func (c *console) place(r status.Report) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(r.Addresses) == 0 && c.announced == "" {
+		return // not yet, or not a box's daemon
+	}
+	if text := r.Announcement(); text != c.announced {
+		c.announced = text
+		c.write("%s", text)
+	}
+	if text := r.Access(); text != c.access {
+		c.access = text
+		if text == "" {
+			text = "admin access by ssh is off"
+		}
+		c.write("%s", text)
+	}
 }
 
 // services writes what became of each service.

@@ -19,6 +19,8 @@ import (
 
 	"github.com/holdfast/holdfast/appliance/api"
 	"github.com/holdfast/holdfast/appliance/engine"
+	"github.com/holdfast/holdfast/appliance/firstboot"
+	"github.com/holdfast/holdfast/appliance/settings"
 	"github.com/holdfast/holdfast/appliance/status"
 	"github.com/holdfast/holdfast/appliance/status/facts"
 	"github.com/holdfast/holdfast/appliance/supervise"
@@ -46,6 +48,11 @@ type Config struct {
 	Data string
 	// Find finds the stack that shall run.
 	Find Finder
+	// Place tells of addresses and configuration; nil where that is not the
+	// daemon's to say.
+	Place Place
+	// Commands run the box's disk tools; nil means the real ones.
+	Commands firstboot.Runner
 	// AnyHost is true where a person named the stack: a machine that was
 	// booted with a root hash need not be a Holdfast box then.
 	AnyHost bool
@@ -69,6 +76,12 @@ type Daemon struct {
 	stopping bool // asked for before there was a supervisor
 	timings  status.Timings
 	rootCond []status.Condition
+
+	looking sync.Mutex
+	// Guarded by the feed's lock, see update.
+	view      settings.View
+	ports     published
+	stackCond []status.Condition
 }
 
 // New prepares a daemon.
@@ -99,6 +112,8 @@ func (d *Daemon) Run(ctx context.Context) error {
 	defer cancel()
 	served := make(chan error, 1)
 	wg.Go(func() { served <- api.Serve(ctx, l, api.Handler(d.feed, d)) })
+	d.lookAround()
+	wg.Go(func() { d.watchPlace(ctx) })
 	d.c.Notify("READY=1")
 
 	done := make(chan error, 1)
@@ -134,7 +149,10 @@ func (d *Daemon) identify() error {
 	d.feed = status.NewFeed(status.Report{
 		Slot: f.Slot, Root: f.Root, BootID: f.BootID, MachineID: f.MachineID, Release: status.Release{OS: f.OS},
 		Stack: "starting", Services: []status.Service{}, Conditions: orNone(d.rootCond), Timings: t,
+		Addresses: []status.Address{}, URLs: []string{}, SSH: status.SSH{Keys: []string{}},
+		Config: status.Config{Sources: []status.ConfigSource{}, Origin: map[string]string{}},
 	})
+	d.stackCond = d.rootCond
 	return saveTimings(d.c.Run, f.BootID, t)
 }
 
@@ -217,10 +235,12 @@ func (d *Daemon) control(ctx context.Context, stop bool) error {
 	switch {
 	case sup == nil && stop:
 		// Nothing of the stack was started yet, and nothing will be.
-		d.feed.Update(func(r *status.Report) {
-			if r.Stack == "starting" {
+		d.update(func(r *status.Report) bool {
+			starting := r.Stack == "starting"
+			if starting {
 				r.Stack = "stopped"
 			}
+			return starting
 		})
 		return nil
 	case sup == nil:

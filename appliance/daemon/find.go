@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/holdfast/holdfast/appliance/fetch"
 	"github.com/holdfast/holdfast/appliance/status"
 	"github.com/holdfast/holdfast/appliance/supervise"
 	"github.com/holdfast/holdfast/compose/lock"
@@ -31,6 +32,8 @@ type Factory struct {
 	// Kept is where the verified release is kept without its images: a box
 	// whose images are loaded must start although the factory is broken.
 	Kept string
+	// Fetch says where the images of a release without any come from.
+	Fetch fetch.Options
 }
 
 // Find verifies the release and unpacks its stack.
@@ -48,7 +51,10 @@ func (f Factory) Find(ctx context.Context) (*Found, error) {
 	if err != nil {
 		return nil, err
 	}
-	found := &Found{Stack: st, Source: rel, Release: status.Release{Name: desc.Name, Version: desc.Version, OS: desc.OS.Version}, Conditions: conds}
+	found := &Found{Stack: st, Source: rel, Release: status.Release{Name: desc.Name, Version: desc.Version, OS: desc.OS.Version}, Conditions: conds, ReadableFrom: desc.ReadableFrom()}
+	if desc.Factory == release.Seed {
+		found.Source = fetch.New(rel, f.Fetch)
+	}
 	for _, im := range desc.Images {
 		pinned, err := stack.PinnedName(im.Ref, im.Digest)
 		if err != nil {

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/appliance/engine"
-	"github.com/holdfast/holdfast/appliance/firstboot"
 	"github.com/holdfast/holdfast/appliance/slot"
 	"github.com/holdfast/holdfast/appliance/status"
 	"github.com/holdfast/holdfast/appliance/status/facts"
@@ -29,6 +28,9 @@ type Found struct {
 	Images  []supervise.Image
 	// Source of the images that the engine lacks; nil where there is none.
 	Source supervise.Source
+	// ReadableFrom is the oldest version of the release that can read the
+	// data it leaves behind; "" where it is no release.
+	ReadableFrom string
 	// Conditions to show although the stack may run.
 	Conditions []status.Condition
 }
@@ -40,7 +42,7 @@ type Finder interface {
 
 // prepare does all that comes before supervision.
 func (d *Daemon) prepare(ctx context.Context) (*supervise.Desired, error) {
-	gen, err := d.generation()
+	gen, box, err := d.generation()
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +51,13 @@ func (d *Daemon) prepare(ctx context.Context) (*supervise.Desired, error) {
 		return nil, err
 	}
 	d.rootCond = append(d.rootCond, f.Conditions...)
+	if box && f.ReadableFrom != "" {
+		if err := d.acceptData(ctx, f); err != nil {
+			return nil, err
+		}
+	}
 	d.announce(gen, f)
+	said := ""
 	for {
 		if err := d.awaitEngine(ctx); err != nil {
 			return nil, err
@@ -57,6 +65,13 @@ func (d *Daemon) prepare(ctx context.Context) (*supervise.Desired, error) {
 		err := d.load(ctx, f)
 		if err == nil {
 			return d.desire(f, gen)
+		}
+		if why := refused(err); why != nil {
+			if err := d.holdAndWait(ctx, why, said); err != nil {
+				return nil, err
+			}
+			said = why.Error()
+			continue
 		}
 		if !errors.Is(err, engine.ErrUnreachable) || ctx.Err() != nil {
 			return nil, err
@@ -67,37 +82,41 @@ func (d *Daemon) prepare(ctx context.Context) (*supervise.Desired, error) {
 
 // generation is the committed one's number, once its data is there to run on;
 // 1 on a host that is no box.
-func (d *Daemon) generation() (int, error) {
+func (d *Daemon) generation() (number int, box bool, err error) {
 	unknown := func(err error) error {
 		return held("generation-unknown", "boot the committed image, or reinstall the box", err)
 	}
 	if !d.facts.Sealed {
-		return 1, nil
+		return 1, false, nil
 	}
 	r, err := slot.Running(d.c.Root)
 	if err != nil {
 		if d.c.AnyHost {
-			return 1, nil // another maker's sealed root
+			return 1, false, nil // another maker's sealed root
 		}
-		return 0, unknown(err)
+		return 0, true, unknown(err)
 	}
+	home, dataErr := d.dataHome()
 	rec, err := slot.Load(filepath.Join("/", d.c.Root))
 	if slot.Missing(err) {
+		if dataErr != nil {
+			return 0, true, dataErr // a box that holds at its first boot has no record yet
+		}
 		err = fmt.Errorf("there is no generation record; systemctl status holdfast-data says why: %w", err)
 	}
 	if err != nil {
-		return 0, unknown(err)
+		return 0, true, unknown(err)
 	}
 	g, err := slot.Choose(rec, r)
 	if err != nil {
-		return 0, unknown(err)
+		return 0, true, unknown(err)
+	}
+	if dataErr != nil {
+		return 0, true, dataErr
 	}
 	// The daemon starts whether or not the data could be mounted, so that
 	// there is someone to say so.
-	if err := firstboot.CheckData(d.c.Root, g, d.c.Data); err != nil {
-		return 0, held("data-missing", "journalctl -u holdfast-data says why; mend it, then reboot", err)
-	}
-	return g.Number, nil
+	return g.Number, true, d.dataReady(home, g)
 }
 
 // announce shows what is about to run.
@@ -109,12 +128,15 @@ func (d *Daemon) announce(gen int, f *Found) {
 		services = append(services, status.Service{Name: name, Image: f.Stack.Project.Services[name].Image,
 			State: "waiting", Health: "none", Since: now, Reason: "the images are being loaded"})
 	}
-	d.feed.Update(func(r *status.Report) {
+	d.update(func(r *status.Report) bool {
 		os := r.Release.OS
 		r.Release, r.Generation, r.Services = f.Release, gen, orNone(services)
 		if r.Release.OS == "" {
 			r.Release.OS = os
 		}
+		d.ports = portsOf(f.Stack)
+		r.URLs = urls(r.Addresses, d.ports)
+		return true
 	})
 }
 
@@ -149,9 +171,10 @@ func (d *Daemon) awaitEngine(ctx context.Context) error {
 }
 
 func (d *Daemon) setConditions(c []status.Condition) {
-	all := status.SortConditions(append(append([]status.Condition{}, d.rootCond...), c...))
-	d.say.conditions(all)
-	d.feed.Update(func(r *status.Report) { r.Conditions = orNone(all) })
+	d.update(func(r *status.Report) bool {
+		d.setStackConditions(r, append(slices.Clone(d.rootCond), c...))
+		return true
+	})
 }
 
 // load makes the engine resolve every image.
@@ -160,14 +183,14 @@ func (d *Daemon) load(ctx context.Context, f *Found) error {
 	if src == nil {
 		src = noSource{}
 	}
-	err := supervise.LoadImages(ctx, d.c.Engine, src, f.Images, d.say.progress)
+	err := supervise.LoadImages(ctx, d.c.Engine, src, f.Images, d.imagesProgress())
 	var corrupt *release.CorruptError
 	switch {
 	case errors.As(err, &corrupt):
 		return held("factory-image-corrupt",
 			"write the factory partition again from the disk image of this release, then reboot; nothing of the stack was started",
 			fmt.Errorf("image %s on the factory partition is damaged: %w", corrupt.Image, corrupt))
-	case errors.Is(err, engine.ErrUnreachable):
+	case errors.Is(err, engine.ErrUnreachable), refused(err) != nil:
 		return err
 	case err != nil:
 		return held("images-not-loaded", "see the text, mend the cause, then systemctl restart holdfast", err)

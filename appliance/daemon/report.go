@@ -20,25 +20,28 @@ import (
 
 // publish turns a plan into the report, and what changed into console lines.
 func (d *Daemon) publish(p supervise.Plan) {
-	conds := status.SortConditions(append(slices.Clone(d.rootCond), p.Conditions...))
-	d.say.conditions(conds)
 	d.say.states(p.Services)
 	if p.Stack == "healthy" && d.timings.StackHealthy == 0 {
 		d.timings.StackHealthy = facts.Uptime()
 		d.say.line("the stack is healthy, %.1f s after the kernel started", d.timings.StackHealthy)
 		d.keepTimings()
 	}
-	d.feed.Update(func(r *status.Report) {
+	d.update(func(r *status.Report) bool {
 		if r.Stack != p.Stack {
 			d.c.Notify("STATUS=the stack is " + p.Stack)
 		}
-		r.Stack, r.Services, r.Conditions, r.Timings = p.Stack, p.Services, orNone(conds), d.timings
+		r.Stack, r.Services, r.Timings = p.Stack, p.Services, d.timings
+		d.setStackConditions(r, append(slices.Clone(d.rootCond), p.Conditions...))
 		d.lookAtRoot(r)
+		return true
 	})
 }
 
 // Refresh looks at what no event tells of, before a report is given.
-func (d *Daemon) Refresh() { d.feed.Refresh(d.lookAtRoot) }
+func (d *Daemon) Refresh() {
+	d.lookAround()
+	d.feed.Refresh(d.lookAtRoot)
+}
 
 // lookAtRoot asks the kernel whether it has met a corrupted block: that may
 // turn up at any time, and once it has, nothing makes the root whole again
@@ -69,22 +72,31 @@ func unverified(why string) status.Condition {
 
 // hold shows why nothing is started and waits for the end.
 func (d *Daemon) hold(ctx context.Context, cause error) error {
-	cond := conditionOf(cause)
-	conds := status.SortConditions(append(slices.Clone(d.rootCond), cond))
-	d.say.line("the stack is held: %s", cond.Text)
-	d.say.line("what to do: %s", cond.Remedy)
-	d.c.Notify("STATUS=the stack is held: " + cond.Text)
-	d.feed.Update(func(r *status.Report) {
-		r.Stack, r.Conditions, r.Timings = "held", conds, d.timings
-		r.Services = slices.Clone(r.Services)
-		for i := range r.Services {
-			r.Services[i].State, r.Services[i].Reason = "held", cond.Text
-		}
-	})
+	d.showHeld(cause, true)
 	stop := d.beat(ctx)
 	defer stop()
 	<-ctx.Done()
 	return ctx.Err()
+}
+
+// showHeld shows why nothing is started; aloud also on the console.
+func (d *Daemon) showHeld(cause error, aloud bool) {
+	cond := conditionOf(cause)
+	if aloud {
+		d.say.line("the stack is held: %s", cond.Text)
+		d.say.line("what to do: %s", cond.Remedy)
+	}
+	d.say.said(cond)
+	d.c.Notify("STATUS=the stack is held: " + cond.Text)
+	d.update(func(r *status.Report) bool {
+		r.Stack, r.Timings = "held", d.timings
+		d.setStackConditions(r, append(slices.Clone(d.rootCond), cond))
+		r.Services = slices.Clone(r.Services)
+		for i := range r.Services {
+			r.Services[i].State, r.Services[i].Reason = "held", cond.Text
+		}
+		return true
+	})
 }
 
 // heldError is a reason to hold the stack, with its condition.

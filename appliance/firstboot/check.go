@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/holdfast/holdfast/appliance/slot"
+	"github.com/holdfast/holdfast/appliance/status"
 )
 
 // ErrNoData is returned by CheckData where the data is not mounted as it must
@@ -17,15 +18,18 @@ import (
 var ErrNoData = errors.New("the data of the committed generation is not mounted")
 
 // CheckData says whether Data did its work for gen, by what the kernel has
-// mounted below root ("" on a box): the generation's own volume at place, and
-// its volumes where Docker keeps them. An empty folder in either place would
-// take new data and hide the old.
-func CheckData(root string, gen slot.Generation, place string) error {
+// mounted below root ("" on a box): the generation's own volume, in the home
+// that Data named, at place, and its volumes where Docker keeps them. An empty
+// folder in either place would take new data and hide the old.
+func CheckData(root string, home status.DataDisk, gen slot.Generation, place string) error {
+	if home.Volume != gen.Data {
+		return fmt.Errorf("%w: volume %q is in use, and the record names %s", ErrNoData, home.Volume, gen.Data)
+	}
 	m, err := readMounts(filepath.Join("/", root, "proc/self/mountinfo"))
 	if err != nil {
 		return err
 	}
-	want := filepath.Base(device(gen.Data))
+	want := mapperName(home.Group, gen.Data)
 	for _, c := range []struct{ place, dir string }{{place, "/"}, {volumesPlace, "/volumes"}} {
 		at, ok := m[c.place]
 		if !ok {

@@ -9,9 +9,11 @@ import (
 
 	"github.com/holdfast/holdfast/appliance/slot"
 	"github.com/holdfast/holdfast/appliance/slot/slottest"
+	"github.com/holdfast/holdfast/appliance/status"
 )
 
 func TestCheckData(t *testing.T) {
+	home := status.DataDisk{Group: group, Volume: firstData}
 	gen := slot.First(slot.Root{Letter: "A", Hash: slottest.Hash}).Committed
 	const (
 		state = "30 22 254:2 / /var rw - xfs /dev/mapper/holdfast-state rw\n"
@@ -31,12 +33,26 @@ func TestCheckData(t *testing.T) {
 		slottest.Put(t, root, "sys/dev/block/254:2/dm/name", "holdfast-state\n")
 		slottest.Put(t, root, "sys/dev/block/254:3/dm/name", "holdfast-data--1\n")
 		slottest.Put(t, root, "proc/self/mountinfo", c.mounts)
-		err := CheckData(root, gen, dataPlace)
+		err := CheckData(root, home, gen, dataPlace)
 		switch {
 		case c.want == "" && err != nil:
 			t.Errorf("%s: %v", c.name, err)
 		case c.want != "" && (!errors.Is(err, ErrNoData) || !strings.Contains(err.Error(), c.want)):
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
+	}
+	root := t.TempDir()
+	slottest.Put(t, root, "sys/dev/block/254:3/dm/name", "holdfast--data-data--1\n")
+	slottest.Put(t, root, "proc/self/mountinfo", state+data+bind)
+	if err := CheckData(root, home, gen, dataPlace); !errors.Is(err, ErrNoData) {
+		t.Errorf("data of the other group: %v", err)
+	}
+	home.Group = dataGroup
+	if err := CheckData(root, home, gen, dataPlace); err != nil {
+		t.Errorf("data disk: %v", err)
+	}
+	home.Volume = "data-2"
+	if err := CheckData(root, home, gen, dataPlace); !errors.Is(err, ErrNoData) {
+		t.Errorf("another generation's: %v", err)
 	}
 }

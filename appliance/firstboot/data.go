@@ -4,171 +4,233 @@ package firstboot
 
 import (
 	"context"
-	"encoding/binary"
+	"crypto/rand"
+	"errors"
 	"fmt"
-	"io"
 	"os"
-	"strings"
+	"path/filepath"
+	"syscall"
 
 	"github.com/holdfast/holdfast/appliance/slot"
+	"github.com/holdfast/holdfast/appliance/status"
 )
 
-const (
-	dataPlace    = "/var/lib/holdfast/data"
-	volumesPlace = "/var/lib/docker/volumes"
-	factoryPlace = "/run/holdfast/factory"
-)
+// lockFile keeps Data, Adopt and Accept from working at the same time.
+const lockFile = "/run/holdfast/data.lock"
 
-// Mounts is what a plan of mounts starts from.
-type Mounts struct {
-	// Data is the logical volume of the generation that runs.
-	Data string
-	// Mounted are the mount points there are.
-	Mounted map[string]bool
-	// Grown are mount points whose volume is larger than its file system;
-	// for data, which may not be mounted yet, by the size on the volume.
-	Grown []string
-}
-
-// PlanData says how the data of a generation gets to its place. It is pure.
-func PlanData(m Mounts) []Step {
-	steps := []Step{{Folder: dataPlace, Mode: 0o755}}
-	if !m.Mounted[dataPlace] {
-		steps = append(steps, Step{Argv: []string{"mount", "-t", "xfs", "-o", "prjquota,nodev,nosuid", device(m.Data), dataPlace}})
-	}
-	// XFS grows only while it is mounted, and before anything writes there. A
-	// cut during it is undone or redone by the file system's own log.
-	for _, place := range m.Grown {
-		steps = append(steps, Step{Text: "growing the file system at " + place, Argv: []string{"xfs_growfs", "-d", place}})
-	}
-	steps = append(steps,
-		Step{Folder: dataPlace + "/volumes", Mode: 0o701},
-		Step{Folder: dataPlace + "/secrets", Mode: 0o700},
-		Step{Folder: "/var/lib/docker", Mode: 0o710},
-		Step{Folder: volumesPlace, Mode: 0o701})
-	if !m.Mounted[volumesPlace] {
-		// Bind, not a link: Docker resolves links and would then record
-		// paths that name the generation's place.
-		steps = append(steps, Step{Argv: []string{"mount", "--bind", dataPlace + "/volumes", volumesPlace}})
-	}
-	return steps
-}
-
-// Data mounts the data volume of the committed generation and puts its
-// volumes where Docker keeps named and anonymous ones. On a box without a
-// generation record it writes the first. A root that the record does not name
-// gets no data.
+// Data finds the home of the data, or makes it at the very first boot, mounts
+// the data volume of the committed generation and puts its volumes where
+// Docker keeps named and anonymous ones. On a box without a generation record
+// it writes the first. A root that the record does not name gets no data.
+// DataFile says afterwards what was done, or why nothing was.
 func Data(ctx context.Context, env Env) error {
-	root, err := slot.Running(env.Root)
+	unlock, err := lockData(env)
 	if err != nil {
 		return err
 	}
+	defer unlock()
+	before, beforeErr := ReadData(env.Root)
+	// The first look decides for good: what the kernel has found by now is
+	// to be known by its name. What comes later starts this unit again.
+	if _, err := env.run(ctx, "udevadm", "settle", "--timeout=60"); err != nil {
+		env.say("devices are still being set up, going on with those there are: %v", err)
+	}
+	v, p, err := seek(ctx, env, false)
+	if err == nil {
+		err = useHome(ctx, env, v, p)
+	}
+	out := tell(v, p, err)
+	if werr := writeDataFile(env, DataFile, out); werr != nil {
+		return errors.Join(err, werr)
+	}
+	if err != nil {
+		return err
+	}
+	if p.Home.Disk != nil {
+		// Only for a sentence to a person on the day the disk is missing.
+		if err := writeDataFile(env, lastFile, out); err != nil {
+			return err
+		}
+	}
+	if beforeErr == nil && before.Held != nil {
+		// The supervisor of this boot is there and holds the stack.
+		_, err := env.run(ctx, "systemctl", "restart", "--no-block", "holdfast.service")
+		return err
+	}
+	return nil
+}
+
+// seek observes and acts until the home is there and active. The plan it gives
+// has no steps left; the view is the last one, also with an error.
+func seek(ctx context.Context, env Env, asked bool) (View, Plan, error) {
+	last := ""
+	for range rounds {
+		v, err := observeHome(ctx, env, asked)
+		if err != nil {
+			return v, Plan{}, err
+		}
+		p, err := PlanHome(v)
+		if err != nil || len(p.Steps) == 0 {
+			return v, p, err
+		}
+		if err := env.act(ctx, p.Steps); err != nil {
+			return v, Plan{}, fmt.Errorf("the data is not ready: %w", err)
+		}
+		last = p.Steps[len(p.Steps)-1].String()
+	}
+	return View{}, Plan{}, unrest("the data", "holdfast-data", last)
+}
+
+// observeHome looks at all that PlanHome decides by.
+func observeHome(ctx context.Context, env Env, asked bool) (View, error) {
+	v := View{Asked: asked}
+	var err error
+	if v.Running, err = slot.Running(env.Root); err != nil {
+		return v, err
+	}
+	rec, err := slot.Load(env.Root)
+	switch {
+	case err == nil:
+		if _, err := slot.Choose(rec, v.Running); err != nil {
+			return v, err
+		}
+		v.Record = &rec
+	case !slot.Missing(err):
+		return v, err
+	}
+	if v.Box, err = readID(env.path(etcID)); err != nil {
+		return v, err
+	}
+	state, err := observeState(ctx, env)
+	if err != nil {
+		return v, err
+	}
+	if state.Group == nil {
+		return v, fmt.Errorf("partition %s (state) has no volume group; see systemctl status holdfast-storage", state.Name)
+	}
+	v.System = *state.Group
+	if v.Disks, err = observeDisks(ctx, env, v.Running); err != nil {
+		return v, err
+	}
+	if env.Wish != nil {
+		v.Wish = env.Wish()
+	}
+	if d := v.Wish.Disk; d != "" && d != wishAuto && d != wishNone {
+		if v.Named, err = resolve(env, d); err != nil {
+			v.NamedError = err.Error()
+		}
+	}
+	if last, err := readDataFile(env.path(lastFile)); err == nil {
+		v.Last = &last
+	}
+	v.NewPV, err = newPV(rand.Reader)
+	return v, err
+}
+
+// useHome writes down and mounts a home that is ready.
+func useHome(ctx context.Context, env Env, v View, p Plan) error {
 	if err := makeFolder(env.path("/var/lib/holdfast"), 0o755); err != nil {
 		return err
 	}
-	rec, err := slot.Load(env.Root)
-	if slot.Missing(err) {
+	if p.Record != nil {
 		// The record is written before data is mounted: a cut between them
-		// leaves a record of an empty volume, never data without a record.
-		rec = slot.First(root)
-		err = slot.Save(env.Root, rec)
+		// leaves a record of data that was not used, never data without one.
+		if err := slot.Save(env.Root, *p.Record); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return err
+	if p.Home.Disk != nil {
+		// State may have the room that data does not need now.
+		if err := Storage(ctx, env); err != nil {
+			return err
+		}
 	}
-	gen, err := slot.Choose(rec, root)
-	if err != nil {
-		return err
-	}
-	m := Mounts{Data: gen.Data}
+	m := Mounts{Data: device(p.Home.Group.Name, p.Home.Label.Volume)}
+	var err error
 	if m.Mounted, err = mounted(env); err != nil {
 		return err
 	}
-	for _, v := range []struct{ dev, place string }{{device(stateName), "/var"}, {device(gen.Data), dataPlace}} {
-		short, err := shorter(env, v.dev)
+	for _, place := range []struct{ dev, place string }{{device(group, stateName), "/var"}, {m.Data, dataPlace}} {
+		short, err := shorter(env, place.dev)
 		if err != nil {
 			return err
 		}
 		if short {
-			m.Grown = append(m.Grown, v.place)
+			m.Grown = append(m.Grown, place.place)
 		}
 	}
 	return env.act(ctx, PlanData(m))
 }
 
-// Factory mounts the factory partition of the root's own disk, read-only.
-func Factory(ctx context.Context, env Env) error {
-	root, err := slot.Running(env.Root)
-	if err != nil {
-		return err
+// tell is what DataFile says.
+func tell(v View, p Plan, err error) status.DataDisk {
+	out := status.DataDisk{Conditions: []status.Condition{}, Others: v.others(p.Home)}
+	if err == nil {
+		d := p.Home.describe()
+		d.Others, d.Conditions = out.Others, v.notes(p.Home)
+		return d
 	}
-	part, err := root.Sibling(env.Root, "factory")
-	if err != nil {
-		return err
+	held, ok := errors.AsType[*Held](err)
+	if !ok {
+		held = &Held{status.Condition{Code: "data-failed", Severity: "critical", Text: err.Error(),
+			Remedy: "journalctl -u holdfast-data; mend the cause, then " + retry}}
 	}
-	if part == "" {
-		return fmt.Errorf("disk %s has no factory partition; its releases have to come from elsewhere", root.Disk)
-	}
-	at, err := mounted(env)
-	if err != nil {
-		return err
-	}
-	steps := []Step{{Folder: factoryPlace, Mode: 0o755}}
-	if !at[factoryPlace] {
-		steps = append(steps, Step{Argv: []string{"mount", "-t", "squashfs", "-o", "ro,nodev,nosuid,noexec", "/dev/" + part, factoryPlace}})
-	}
-	if err := env.act(ctx, steps); err != nil {
-		return fmt.Errorf("the factory partition can't be read, the disk may be damaged: %w", err)
-	}
-	return nil
+	out.Held = &held.Condition
+	return out
 }
 
-func mounted(env Env) (map[string]bool, error) {
-	data, err := os.ReadFile(env.path("proc/self/mountinfo"))
+// Adopt makes the data disk that holds the stack this box's own, and gives a
+// sentence about it. Mounting it is Data's; the caller starts its unit.
+func Adopt(ctx context.Context, env Env) (string, error) {
+	unlock, err := lockData(env)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	now, err := ReadData(env.Root)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%w; systemctl status holdfast-data", err)
+	case now.Held == nil:
+		return "", fmt.Errorf("nothing is to be adopted: the data of this box is in use on the %s", now.Place)
+	}
+	_, p, err := seek(ctx, env, true)
+	if held, ok := errors.AsType[*Held](err); ok {
+		return "", fmt.Errorf("%s; %s", held.Text, held.Remedy)
+	}
+	if err != nil {
+		return "", err
+	}
+	if p.Home.Disk == nil {
+		return "", errors.New("nothing is to be adopted: no disk with volumes of Holdfast is attached")
+	}
+	return fmt.Sprintf("the data disk %s belongs to this box now, at generation %d", p.Home.Disk, p.Home.Label.Generation), nil
+}
+
+// Restart starts the unit that mounts the data, after Adopt.
+func Restart(ctx context.Context, env Env) error {
+	_, err := env.run(ctx, "systemctl", "start", "holdfast-data.service")
+	return err
+}
+
+// lockData waits until no other of these works.
+func lockData(env Env) (unlock func(), err error) {
+	name := env.path(lockFile)
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	at := map[string]bool{}
-	for line := range strings.SplitSeq(string(data), "\n") {
-		if f := strings.Fields(line); len(f) > 4 {
-			at[f[4]] = true
+	for {
+		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX); !errors.Is(err, syscall.EINTR) {
+			break
 		}
 	}
-	return at, nil
-}
-
-// shorter says whether the XFS on a volume is smaller than the volume.
-func shorter(env Env, dev string) (bool, error) {
-	f, err := os.Open(env.path(dev))
 	if err != nil {
-		return false, fmt.Errorf("volume %s is missing, state is damaged: %w", dev, err)
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	defer f.Close()
-	head := make([]byte, 16)
-	if _, err := io.ReadFull(f, head); err != nil {
-		return false, fmt.Errorf("read %s: %w", dev, err)
-	}
-	fsBytes, block, err := xfsSize(head)
-	if err != nil {
-		return false, fmt.Errorf("volume %s: %w", dev, err)
-	}
-	volume, err := f.Seek(0, io.SeekEnd)
-	if err != nil {
-		return false, err
-	}
-	return volume-fsBytes >= block, nil
-}
-
-// xfsSize reads the size of a file system in bytes, and of its blocks, from
-// the first bytes of its superblock: magic, block size, data blocks, big
-// endian (XFS Algorithms & Data Structures, "Superblocks").
-func xfsSize(head []byte) (total, block int64, err error) {
-	if len(head) < 16 || string(head[:4]) != "XFSB" {
-		return 0, 0, fmt.Errorf("no XFS on it, state is damaged; run xfs_repair from a rescue system")
-	}
-	size, blocks := binary.BigEndian.Uint32(head[4:]), binary.BigEndian.Uint64(head[8:])
-	if size < 512 || size > 64<<10 || size&(size-1) != 0 || blocks == 0 || blocks > 1<<46 {
-		return 0, 0, fmt.Errorf("XFS superblock says %d blocks of %d bytes, state is damaged; run xfs_repair from a rescue system", blocks, size)
-	}
-	return int64(blocks) * int64(size), int64(size), nil
+	return func() { f.Close() }, nil
 }

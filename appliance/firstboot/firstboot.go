@@ -3,13 +3,15 @@
 // Package firstboot makes a box's state at first boot and finds it again at
 // every later one: the LVM thin pool and file systems on the state partition
 // (Storage), the mounts of the committed generation's data (Data), the
-// factory partition (Factory) and the machine's identity (Identity).
+// factory partition (Factory) and the machine's identity (Identity). Data also
+// decides where the data lives, on the system disk or on a disk of its own,
+// and keeps that disk's label; Accept holds a release to the label.
 //
-// Each observes, decides with a pure function and acts; Storage does so over
-// and over until there is nothing left to do. The power may fail between any
+// Each observes, decides with a pure function and acts; Storage and Data do so
+// over and over until there is nothing left to do. The power may fail between any
 // two steps: the next boot observes what is there and goes on. It refuses to touch a
-// partition that holds anything it did not make, and never formats a volume
-// that was ever mounted.
+// partition or disk that holds anything it did not make, activates nothing of
+// another box's, and never formats a volume that was ever mounted.
 package firstboot
 
 import (
@@ -29,6 +31,9 @@ type Env struct {
 	Run Runner
 	// Out hears one line per act; nil means nobody.
 	Out io.Writer
+	// Wish reads what the configuration says about the data disk; nil means
+	// that it says nothing.
+	Wish func() Wish
 }
 
 // Runner runs one command to its end and gives its standard output. A command

@@ -6,58 +6,205 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/holdfast/holdfast/appliance/slot/slottest"
 )
 
 var errCut = errors.New("the power failed")
 
-// fakeLVM is a model of one partition under LVM and blkid. It does to itself
-// what the real tools were seen to do, and fails where they would.
-type fakeLVM struct {
-	t       testing.TB
-	bytes   int64 // of the partition
-	foreign string
-	pv      bool
-	known   int64
-	group   string
-	volumes map[string]*fakeVolume
-	// ran are the acts since the last boot, without what only looks.
-	ran []string
-	// cut stops before (even) or after (odd) the act number cut/2; -1 never.
-	cut int
+const fakeExtent = 4 * mib
+
+// fakeDisk is a model of one disk or partition under LVM and blkid. It
+// outlives the boxes it is attached to.
+type fakeDisk struct {
+	serial, model string
+	bytes         int64
+	foreign       string // what blkid finds there that is not LVM's
+	noise         bool   // data that blkid does not know
+	readOnly      bool
+	pv            string
+	known         int64
+	group, id     string
+	tags          []string
+	volumes       map[string]*fakeVolume
 }
 
 type fakeVolume struct {
-	bytes, metadata  int64
-	active, tag, xfs bool
+	bytes, metadata, xfs int64
+	active, tag          bool
+	// content is what a stack wrote there, "" for a new file system.
+	content string
 }
 
-const fakeExtent = 4 * mib
-
-func newLVM(t testing.TB, bytes int64) *fakeLVM {
-	return &fakeLVM{t: t, bytes: bytes, volumes: map[string]*fakeVolume{}, cut: -1}
+func newDisk(serial string, bytes int64) *fakeDisk {
+	return &fakeDisk{serial: serial, bytes: bytes, volumes: map[string]*fakeVolume{}}
 }
 
-func (f *fakeLVM) total() int64 { return (f.known - mib) / fakeExtent * fakeExtent }
+// clone is what a copy of a cloud's volume is: the same but for the serial.
+func (d *fakeDisk) clone(serial string) *fakeDisk {
+	c := *d
+	c.serial, c.tags, c.volumes = serial, slices.Clone(d.tags), map[string]*fakeVolume{}
+	for name, v := range d.volumes {
+		w := *v
+		w.active = false
+		c.volumes[name] = &w
+	}
+	return &c
+}
 
-func (f *fakeLVM) free() int64 {
-	n := f.total()
-	if v, ok := f.volumes[pool]; ok {
+func (d *fakeDisk) total() int64 { return (d.known - mib) / fakeExtent * fakeExtent }
+
+func (d *fakeDisk) free() int64 {
+	n := d.total()
+	if v, ok := d.volumes[pool]; ok {
 		n -= v.bytes + 2*v.metadata
 	}
 	return n
 }
 
-func (f *fakeLVM) Run(_ context.Context, argv ...string) ([]byte, error) {
-	out, seen := f.look(argv)
-	if seen {
-		return out, nil
+func (d *fakeDisk) label() (Label, error) { return ParseLabel(d.tags) }
+
+func (d *fakeDisk) names() []string {
+	var names []string
+	for name := range d.volumes {
+		names = append(names, name)
 	}
-	if argv[0] == "blkid" {
-		return nil, &CommandError{Argv: argv, Code: 2}
+	slices.Sort(names)
+	return names
+}
+
+func (d *fakeDisk) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: pv %q, group %q of %d MiB, tags %q\n", d.serial, d.pv, d.group, d.total()>>20, d.tags)
+	for _, name := range d.names() {
+		v := d.volumes[name]
+		fmt.Fprintf(&b, "  %s %d+%d MiB active=%v xfs=%d tag=%v content=%q\n", name, v.bytes>>20, v.metadata>>20, v.active, v.xfs>>20, v.tag, v.content)
+	}
+	return b.String()
+}
+
+// fakeLVM is a model of one box: its commands do to its disks what the real
+// ones were seen to do, and fail where they would. Beyond that it fails the
+// test where a command would do harm: activate, mount or remove what is not
+// this box's, or make a file system over data.
+type fakeLVM struct {
+	t    testing.TB
+	root string
+	box  string // machine id
+	sys  *fakeDisk
+	// disks are the other ones, by kernel name.
+	disks   map[string]*fakeDisk
+	mounted map[string]string
+	// ran are the acts since the last boot, without what only looks.
+	ran []string
+	// cut stops before (even) or after (odd) the act number cut/2; -1 never.
+	cut  int
+	next *int
+}
+
+func newLVM(t testing.TB, bytes int64) *fakeLVM { return newBox(t, boxA, bytes) }
+
+var uuids int
+
+// newBox is a box that was never started.
+func newBox(t testing.TB, id string, bytes int64) *fakeLVM {
+	f := &fakeLVM{t: t, box: id, sys: newDisk("system", bytes), disks: map[string]*fakeDisk{}, cut: -1, next: &uuids}
+	f.root = slottest.Box(t, "root-a", "esp", "root-a", "root-b", "factory", "state")
+	slottest.Put(t, f.root, "etc/machine-id", id+"\n")
+	f.reboot()
+	return f
+}
+
+func (f *fakeLVM) env() Env { return Env{Root: f.root, Run: f} }
+
+// attach plugs a disk in, and every name that the kernel has for it.
+func (f *fakeLVM) attach(kernel string, d *fakeDisk) {
+	f.disks[kernel] = d
+	dir := "sys/devices/pci0/block/" + kernel
+	slottest.Put(f.t, f.root, dir+"/dev", fmt.Sprintf("252:%d\n", 16*int(kernel[2]-'a')))
+	slottest.Put(f.t, f.root, dir+"/size", fmt.Sprintln(d.bytes/512))
+	slottest.Put(f.t, f.root, dir+"/serial", d.serial)
+	slottest.Put(f.t, f.root, dir+"/device/model", d.model+"   \n")
+	slottest.Put(f.t, f.root, dir+"/ro", map[bool]string{false: "0\n", true: "1\n"}[d.readOnly])
+	link(f.t, f.root, "sys/class/block/"+kernel, "../../devices/pci0/block/"+kernel)
+	link(f.t, f.root, "dev/disk/by-id/virtio-"+d.serial, "../../"+kernel)
+	slottest.Put(f.t, f.root, "dev/"+kernel, map[bool]string{false: "", true: "noise"}[d.noise])
+	if err := os.Truncate(filepath.Join(f.root, "dev", kernel), 4*mib); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *fakeLVM) detach(kernel string) *fakeDisk {
+	d := f.disks[kernel]
+	delete(f.disks, kernel)
+	for _, name := range []string{"sys/class/block/" + kernel, "sys/devices/pci0/block/" + kernel, "dev/" + kernel, "dev/disk/by-id/virtio-" + d.serial} {
+		if err := os.RemoveAll(filepath.Join(f.root, name)); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	return d
+}
+
+func link(t testing.TB, root, name, target string) {
+	t.Helper()
+	name = filepath.Join(root, name)
+	_ = os.Remove(name) // none there is as good
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(target, name); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reboot is what a power cut leaves: everything on disk, nothing active or
+// mounted, and nothing in /run.
+func (f *fakeLVM) reboot() {
+	f.cut, f.ran, f.mounted = -1, nil, map[string]string{}
+	slottest.Put(f.t, f.root, "sys/devices/pci0/block/vda/vda5/size", fmt.Sprintln(f.sys.bytes/512))
+	for _, name := range []string{"run", "dev/mapper"} {
+		if err := os.RemoveAll(filepath.Join(f.root, name)); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	for _, d := range f.all() {
+		for _, v := range d.volumes {
+			v.active = false
+		}
+	}
+	f.writeMounts()
+}
+
+func (f *fakeLVM) all() map[string]*fakeDisk {
+	all := map[string]*fakeDisk{"/dev/vda5": f.sys}
+	for kernel, d := range f.disks {
+		all["/dev/"+kernel] = d
+	}
+	return all
+}
+
+func (f *fakeLVM) writeMounts() {
+	var b strings.Builder
+	b.WriteString("22 1 254:0 / / ro,relatime - squashfs /dev/mapper/root ro\n")
+	for place, what := range f.mounted {
+		fmt.Fprintf(&b, "31 22 254:9 / %s rw - xfs %s rw\n", place, what)
+	}
+	slottest.Put(f.t, f.root, "proc/self/mountinfo", b.String())
+}
+
+func (f *fakeLVM) Run(_ context.Context, argv ...string) ([]byte, error) {
+	if argv[0] == "lvm" && (argv[2] != "--devices" || f.all()[argv[3]] == nil) {
+		f.t.Errorf("%v is not confined to one disk", argv)
+		return nil, errors.New("not confined")
+	}
+	if out, seen, err := f.look(argv); seen {
+		return out, err
 	}
 	n := len(f.ran)
 	if f.cut == 2*n {
@@ -73,32 +220,43 @@ func (f *fakeLVM) Run(_ context.Context, argv ...string) ([]byte, error) {
 	return nil, nil
 }
 
-func (f *fakeLVM) look(argv []string) ([]byte, bool) {
-	row := func(kind string, rows ...string) ([]byte, bool) {
-		return fmt.Appendf(nil, `{"report":[{%q:[%s]}],"log":[]}`, kind, strings.Join(rows, ",")), true
+func (f *fakeLVM) look(argv []string) (out []byte, seen bool, err error) {
+	row := func(kind string, rows ...string) ([]byte, bool, error) {
+		return fmt.Appendf(nil, `{"report":[{%q:[%s]}],"log":[]}`, kind, strings.Join(rows, ",")), true, nil
 	}
-	switch {
-	case argv[0] == "blkid" && f.foreign != "":
-		return []byte("DEVNAME=/dev/vda5\nTYPE=" + f.foreign + "\nPART_ENTRY_NAME=state\n"), true
-	case argv[0] == "blkid" && f.pv:
-		return []byte("DEVNAME=/dev/vda5\nTYPE=LVM2_member\nPART_ENTRY_NAME=state\n"), true
-	case argv[0] == "blkid":
-		return []byte("DEVNAME=/dev/vda5\nPART_ENTRY_NAME=state\n"), true
-	case argv[0] != "lvm":
-		return nil, false
+	last := argv[len(argv)-1]
+	switch argv[0] {
+	case "udevadm":
+		for kernel, d := range f.disks {
+			if last == "--name=/dev/"+kernel {
+				return fmt.Appendf(nil, "DEVNAME=/dev/%s\nDEVLINKS=/dev/disk/by-path/pci-%s /dev/disk/by-id/lvm-pv-uuid-x /dev/disk/by-id/virtio-%s\n", kernel, kernel, d.serial), true, nil
+			}
+		}
+		return nil, true, nil
+	case "blkid":
+		d := f.all()[last]
+		switch {
+		case d.foreign != "":
+			return []byte("DEVNAME=" + last + "\nTYPE=" + d.foreign + "\n"), true, nil
+		case d.pv != "":
+			return []byte("DEVNAME=" + last + "\nTYPE=LVM2_member\n"), true, nil
+		}
+		return nil, true, &CommandError{Argv: argv, Code: 2}
+	case "lvm":
+	default:
+		return nil, false, nil
 	}
-	if argv[2] != "--devices" || argv[3] != "/dev/vda5" {
-		f.t.Errorf("%v is not confined to the state partition", argv)
-	}
+	d := f.all()[argv[3]]
 	switch argv[1] {
 	case "pvs":
-		return row("pv", fmt.Sprintf(`{"vg_name":%q,"pv_size":"%d","dev_size":"%d","pe_start":"%d"}`, f.group, f.total(), f.bytes, mib))
+		return row("pv", fmt.Sprintf(`{"vg_name":%q,"pv_uuid":%q,"pv_in_use":"","pv_size":"%d","dev_size":"%d","pe_start":"%d"}`, d.group, d.pv, d.total(), d.bytes, mib))
 	case "vgs":
-		return row("vg", fmt.Sprintf(`{"vg_size":"%d","vg_free":"%d","vg_extent_size":"%d"}`, f.total(), f.free(), fakeExtent))
+		return row("vg", fmt.Sprintf(`{"vg_uuid":%q,"vg_tags":%q,"vg_exported":"","vg_missing_pv_count":"0","pv_count":"1","vg_size":"%d","vg_free":"%d","vg_extent_size":"%d"}`,
+			d.id, strings.Join(d.tags, ","), d.total(), d.free(), fakeExtent))
 	case "lvs":
 		var rows []string
-		for _, name := range f.names() {
-			v := f.volumes[name]
+		for _, name := range d.names() {
+			v := d.volumes[name]
 			metadata, active, tag := "", "", ""
 			if v.metadata > 0 {
 				metadata = strconv.FormatInt(v.metadata, 10)
@@ -113,133 +271,5 @@ func (f *fakeLVM) look(argv []string) ([]byte, bool) {
 		}
 		return row("lv", rows...)
 	}
-	return nil, false
-}
-
-func (f *fakeLVM) names() []string {
-	var names []string
-	for name := range f.volumes {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
-
-// option gives the value after a flag.
-func option(argv []string, flag string) string {
-	i := slices.Index(argv, flag)
-	if i < 0 || i+1 >= len(argv) {
-		return ""
-	}
-	return argv[i+1]
-}
-
-func inNumber(s string) int64 {
-	n, _ := strconv.ParseInt(strings.TrimSuffix(s, "b"), 10, 64)
-	return n
-}
-
-func (f *fakeLVM) change(argv []string) error {
-	last := argv[len(argv)-1]
-	name := strings.TrimPrefix(last, group+"/")
-	switch argv[0] + " " + argv[1] {
-	case "lvm pvcreate":
-		if f.pv || f.foreign != "" {
-			return errors.New("not blank")
-		}
-		f.pv, f.known = true, f.bytes
-	case "lvm vgcreate":
-		if !f.pv || f.group != "" {
-			return errors.New("no blank physical volume")
-		}
-		f.group = group
-	case "lvm pvresize":
-		f.known = f.bytes
-	case "lvm lvcreate":
-		return f.create(argv)
-	case "lvm lvextend":
-		return f.extend(argv, name)
-	case "lvm lvchange":
-		v := f.volumes[name]
-		if v == nil {
-			return fmt.Errorf("no volume %q", name)
-		}
-		if option(argv, "--addtag") != "" {
-			v.tag = true
-		}
-		if option(argv, "--activate") == "y" {
-			v.active = true
-			f.volumes[pool].active = true
-		}
-	case "mkfs.xfs -q":
-		for n, v := range f.volumes {
-			if device(n) == last {
-				if v.tag {
-					return fmt.Errorf("%s was in use", n)
-				}
-				v.xfs = true
-				return nil
-			}
-		}
-		return fmt.Errorf("no device %s", last)
-	default:
-		return fmt.Errorf("unknown command %v", argv)
-	}
-	return nil
-}
-
-func (f *fakeLVM) create(argv []string) error {
-	name := option(argv, "--name")
-	if f.volumes[name] != nil {
-		return fmt.Errorf("%s already exists", name)
-	}
-	v := &fakeVolume{active: true, bytes: inNumber(option(argv, "--virtualsize"))}
-	if name == pool {
-		v.bytes, v.metadata = inNumber(option(argv, "--size")), inNumber(option(argv, "--poolmetadatasize"))
-	}
-	if v.bytes <= 0 || v.bytes%fakeExtent != 0 || v.metadata%fakeExtent != 0 {
-		return fmt.Errorf("bad size %d", v.bytes)
-	}
-	f.volumes[name] = v
-	if f.free() < 0 {
-		return errors.New("no room")
-	}
-	return nil
-}
-
-func (f *fakeLVM) extend(argv []string, name string) error {
-	v := f.volumes[name]
-	if v == nil {
-		return fmt.Errorf("no volume %q", name)
-	}
-	if s := option(argv, "--poolmetadatasize"); s != "" {
-		v.metadata = inNumber(s)
-	} else if n := inNumber(option(argv, "--size")); n > v.bytes {
-		v.bytes = n
-	} else {
-		return errors.New("matches existing size")
-	}
-	if f.free() < 0 {
-		return errors.New("no room")
-	}
-	return nil
-}
-
-// reboot is what a power cut leaves: everything on disk, nothing active.
-func (f *fakeLVM) reboot() {
-	f.cut = -1
-	f.ran = nil
-	for _, v := range f.volumes {
-		v.active = false
-	}
-}
-
-func (f *fakeLVM) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "group %q of %d\n", f.group, f.total()>>20)
-	for _, name := range f.names() {
-		v := f.volumes[name]
-		fmt.Fprintf(&b, "%s %d+%d MiB active=%v xfs=%v tag=%v\n", name, v.bytes>>20, v.metadata>>20, v.active, v.xfs, v.tag)
-	}
-	return b.String()
+	return nil, false, nil
 }

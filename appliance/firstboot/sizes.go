@@ -24,6 +24,18 @@ const (
 	maxState = 128 * gib
 )
 
+// Use says what a volume group is for.
+type Use int
+
+const (
+	// Both: state and data, on a box whose only home is the system disk.
+	Both Use = iota
+	// StateOnly: the system disk of a box whose data lives on a data disk.
+	StateOnly
+	// DataOnly: a data disk.
+	DataOnly
+)
+
 // Sizes is how the room of the volume group is shared out, in bytes. All are
 // multiples of the extent.
 type Sizes struct {
@@ -40,11 +52,12 @@ type Sizes struct {
 }
 
 // Share divides a volume group of total bytes. The shares of the pool are
-// state 40% (at most 128 GiB), snapshot 20% and data what is left. Metadata is
-// 1/512 of the group: 64 bytes for each chunk of 128 KiB (lvmthin(7)) are
-// 1/2048, twice that with a snapshot that shares nothing any more, and as
-// much again for fragmentation of its btree.
-func Share(total, extent int64) (Sizes, error) {
+// state 40% (at most 128 GiB), snapshot 20% and data what is left; state has
+// all of it where there is no data, and nothing where there is no state.
+// Metadata is 1/512 of the group: 64 bytes for each chunk of 128 KiB
+// (lvmthin(7)) are 1/2048, twice that with a snapshot that shares nothing any
+// more, and as much again for fragmentation of its btree.
+func Share(total, extent int64, use Use) (Sizes, error) {
 	down := func(n int64) int64 { return n / extent * extent }
 	up := func(n int64) int64 { return (n + extent - 1) / extent * extent }
 	s := Sizes{
@@ -52,16 +65,26 @@ func Share(total, extent int64) (Sizes, error) {
 		Reserve:  up(max(total/200, 16*mib)),
 	}
 	s.Pool = down(total - 2*s.Metadata - s.Reserve)
-	s.State = down(min(s.Pool*2/5, maxState))
-	s.Snapshot = down(s.Pool / 5)
-	s.Data = s.Pool - s.State - s.Snapshot
-	if s.State < minFile || s.Data < minFile {
-		return Sizes{}, fmt.Errorf("the state partition gives only %s, at least %s are needed; give the machine a larger disk and boot again", size(total), size(least(extent)))
+	if use == StateOnly {
+		s.State = s.Pool
+	} else {
+		s.Snapshot = down(s.Pool / 5)
+		if use == Both {
+			s.State = down(min(s.Pool*2/5, maxState))
+		}
+		s.Data = s.Pool - s.State - s.Snapshot
+	}
+	if use != DataOnly && s.State < minFile || use != StateOnly && s.Data < minFile {
+		what := "the state partition"
+		if use == DataOnly {
+			what = "the data disk"
+		}
+		return Sizes{}, fmt.Errorf("%s gives only %s, at least %s are needed; give the machine a larger disk and boot again", what, size(total), size(least(extent)))
 	}
 	return s, nil
 }
 
-// least is the smallest group that Share accepts.
+// least is the smallest group that Share accepts whatever its use.
 func least(extent int64) int64 {
 	return (minFile+extent)*5/2 + 2*16*mib + 16*mib + 2*extent
 }

@@ -12,16 +12,9 @@ import (
 	"github.com/holdfast/holdfast/appliance/slot/slottest"
 )
 
-// box is a root whose state partition the model stands for.
-func box(t testing.TB, f *fakeLVM) Env {
-	root := slottest.Box(t, "root-a", "esp", "root-a", "root-b", "factory", "state")
-	slottest.Put(t, root, "sys/devices/pci0/block/vda/vda5/size", fmt.Sprintln(f.bytes/512))
-	return Env{Root: root, Run: f}
-}
-
 func storage(t testing.TB, f *fakeLVM) error {
 	t.Helper()
-	return Storage(context.Background(), box(t, f))
+	return Storage(context.Background(), f.env())
 }
 
 func TestFirstBootPlan(t *testing.T) {
@@ -37,9 +30,6 @@ func TestFirstBootPlan(t *testing.T) {
 		lvm("lvcreate", "--type thin --name state --virtualsize 1690304512b --wipesignatures y --thinpool pool holdfast"),
 		"mkfs.xfs -q -f -K -L state /dev/mapper/holdfast-state",
 		lvm("lvchange", "--addtag holdfast.formatted holdfast/state"),
-		lvm("lvcreate", "--type thin --name data-1 --virtualsize 1698693120b --wipesignatures y --thinpool pool holdfast"),
-		"mkfs.xfs -q -f -K -L data-1 /dev/mapper/holdfast-data--1",
-		lvm("lvchange", "--addtag holdfast.formatted holdfast/data-1"),
 	}, "\n")
 	if got := strings.Join(f.ran, "\n"); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -50,21 +40,52 @@ func TestFirstBootPlan(t *testing.T) {
 	}
 }
 
+// TestStateTakesWhatDataLeaves: once the data lives elsewhere state has the
+// pool, and nothing but a home elsewhere gives it that.
+func TestStateTakesWhatDataLeaves(t *testing.T) {
+	for _, c := range []struct {
+		tags []string
+		use  Use
+	}{
+		{nil, Both},
+		{[]string{"theirs"}, Both},
+		{[]string{tag(tagHome, homeLocal)}, Both},
+		{[]string{tag(tagClaim, "AAAAAA-0000-0000-0000-0000-0000-000001")}, Both},
+		{[]string{tag(tagHome, "AAAAAA-0000-0000-0000-0000-0000-000001")}, StateOnly},
+	} {
+		f := newLVM(t, 4*gib)
+		if err := storage(t, f); err != nil {
+			t.Fatal(err)
+		}
+		f.sys.tags = c.tags
+		if err := storage(t, f); err != nil {
+			t.Fatal(err)
+		}
+		want, err := Share(f.sys.total(), fakeExtent, c.use)
+		if err != nil || f.sys.volumes[stateName].bytes != want.State {
+			t.Errorf("%q: state has %d, want %d, %v", c.tags, f.sys.volumes[stateName].bytes, want.State, err)
+		}
+	}
+	f := newLVM(t, 4*gib)
+	if err := storage(t, f); err != nil {
+		t.Fatal(err)
+	}
+	f.sys.tags = []string{tag(tagHome, homeLocal), tag(tagHome, "x")}
+	if err := storage(t, f); err == nil || !strings.Contains(err.Error(), "two tags") {
+		t.Errorf("two homes: %v", err)
+	}
+}
+
 // whole says what must hold of a box that is up, whatever happened before.
 func whole(t *testing.T, f *fakeLVM) {
 	t.Helper()
-	want, err := Share(f.total(), fakeExtent)
+	want, err := Share(f.sys.total(), fakeExtent, Both)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, bytes := range map[string]int64{stateName: want.State, firstData: want.Data} {
-		v := f.volumes[name]
-		if v == nil || !v.active || !v.xfs || !v.tag || v.bytes != bytes {
-			t.Errorf("volume %s is not as it should be:\n%s", name, f)
-		}
-	}
-	if len(f.volumes) != 3 {
-		t.Errorf("want pool and two volumes:\n%s", f)
+	v := f.sys.volumes[stateName]
+	if v == nil || !v.active || v.xfs == 0 || !v.tag || v.bytes != want.State || len(f.sys.volumes) != 2 {
+		t.Errorf("want pool and state:\n%s", f.sys)
 	}
 }
 
@@ -81,7 +102,7 @@ func TestPowerCuts(t *testing.T) {
 			if err := storage(t, f); err != nil {
 				t.Fatal(err)
 			}
-			f.bytes = 40 * gib
+			f.sys.bytes = 40 * gib
 			f.reboot()
 			return f
 		}},
@@ -99,7 +120,7 @@ func TestPowerCuts(t *testing.T) {
 				}
 				f.reboot()
 				if err := storage(t, f); err != nil {
-					t.Fatalf("boot after the cut: %v\n%s", err, f)
+					t.Fatalf("boot after the cut: %v\n%s", err, f.sys)
 				}
 				whole(t, f)
 			})
@@ -109,12 +130,12 @@ func TestPowerCuts(t *testing.T) {
 
 func TestStorageRefuses(t *testing.T) {
 	f := newLVM(t, 4*gib)
-	f.foreign = "ext4"
+	f.sys.foreign = "ext4"
 	if err := storage(t, f); err == nil || !strings.Contains(err.Error(), "/dev/vda5 (state) holds ext4") || len(f.ran) > 0 {
 		t.Errorf("foreign file system: %v, ran %v", err, f.ran)
 	}
 	f = newLVM(t, 4*gib)
-	f.pv, f.known, f.group = true, f.bytes, "backup"
+	f.sys.pv, f.sys.known, f.sys.group = "x", f.sys.bytes, "backup"
 	if err := storage(t, f); err == nil || !strings.Contains(err.Error(), `volume group "backup"`) || len(f.ran) > 0 {
 		t.Errorf("foreign group: %v, ran %v", err, f.ran)
 	}
@@ -128,54 +149,46 @@ func TestStorageRefuses(t *testing.T) {
 	}
 }
 
-func TestTrialIsNotResized(t *testing.T) {
-	f := newLVM(t, 4*gib)
-	if err := storage(t, f); err != nil {
-		t.Fatal(err)
-	}
-	was := f.volumes[firstData].bytes
-	f.volumes["data-2"] = &fakeVolume{bytes: was, active: true, tag: true, xfs: true}
-	f.bytes = 40 * gib
-	f.reboot()
-	if err := storage(t, f); err != nil {
-		t.Fatal(err)
-	}
-	if a, b := f.volumes[firstData], f.volumes["data-2"]; a.bytes != was || b.bytes != was || !a.active || !b.active {
-		t.Errorf("snapshot and origin differ:\n%s", f)
-	}
-}
-
 func TestShareNeverOvercommits(t *testing.T) {
-	for _, total := range []int64{1 * gib, 3 * gib, 20 * gib, 500 * gib, 20 << 40} {
-		total = total / fakeExtent * fakeExtent
-		s, err := Share(total, fakeExtent)
-		if err != nil {
-			t.Errorf("%s: %v", size(total), err)
-			continue
+	for _, use := range []Use{Both, StateOnly, DataOnly} {
+		for _, total := range []int64{1 * gib, 3 * gib, 20 * gib, 500 * gib, 20 << 40} {
+			total = total / fakeExtent * fakeExtent
+			s, err := Share(total, fakeExtent, use)
+			if err != nil {
+				t.Errorf("%s: %v", size(total), err)
+				continue
+			}
+			if s.State+s.Data+s.Snapshot != s.Pool || s.Pool+2*s.Metadata+s.Reserve > total {
+				t.Errorf("%s is overcommitted: %+v", size(total), s)
+			}
+			if (s.Data == 0) != (use == StateOnly) || (s.State == 0) != (use == DataOnly) {
+				t.Errorf("use %d: %+v", use, s)
+			}
+			// 64 bytes for each chunk, twice with a snapshot.
+			if need := min(2*s.Pool/chunk*64, maxMetadata); s.Metadata < need {
+				t.Errorf("%s: metadata %d, want %d", size(total), s.Metadata, need)
+			}
 		}
-		if s.State+s.Data+s.Snapshot != s.Pool || s.Pool+2*s.Metadata+s.Reserve > total {
-			t.Errorf("%s is overcommitted: %+v", size(total), s)
-		}
-		// 64 bytes for each chunk, twice with a snapshot.
-		if need := min(2*s.Pool/chunk*64, maxMetadata); s.Metadata < need {
-			t.Errorf("%s: metadata %d, want %d", size(total), s.Metadata, need)
+		ext := fakeExtent
+		if _, err := Share(least(ext)/ext*ext+ext, ext, use); err != nil {
+			t.Errorf("the size that the refusal asks for is refused: %v", err)
 		}
 	}
-	ext := fakeExtent
-	if _, err := Share(least(ext)/ext*ext+ext, ext); err != nil {
-		t.Errorf("the size that the refusal asks for is refused: %v", err)
+	if _, err := Share(leastDisk-4*mib, fakeExtent, DataOnly); err != nil {
+		t.Errorf("the least data disk is too small: %v", err)
 	}
 }
 
 func FuzzReport(f *testing.F) {
 	f.Add([]byte(`{"report":[{"lv":[{"lv_name":"pool","lv_size":"1","lv_tags":"","lv_active":"active","lv_metadata_size":""}]}]}`))
+	f.Add([]byte(`{"report":[{"pv":[{"vg_name":"holdfast-data","pv_size":"1","pe_start":"1"}],"vg":[{"vg_size":"1","vg_free":"1","vg_extent_size":"1","pv_count":"1"}]}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		d := Disk{Name: "/dev/vda5"}
-		if err := observeVolumes(context.Background(), Env{Run: answer(data)}, &d); err != nil {
+		d := Device{Name: "/dev/vdb"}
+		if err := observeGroup(context.Background(), Env{Run: answer(data)}, &d, dataGroup); err != nil || d.Group == nil {
 			return
 		}
-		for _, v := range d.Volumes {
-			if v.Bytes < 0 || v.Metadata < 0 {
+		for _, v := range d.Group.Volumes {
+			if v.Bytes < 0 || v.Metadata < 0 || d.Group.Extent <= 0 {
 				t.Errorf("%q gave %+v", data, v)
 			}
 		}

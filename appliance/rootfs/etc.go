@@ -24,6 +24,7 @@ func FromOutside() []Outside {
 			Path: "machine-id", From: "/run/machine-id", Kept: "/var/lib/holdfast/identity/machine-id",
 			By: "PID 1, then holdfast-identity.service",
 		},
+		{Path: "hostname", From: "/run/holdfast/hostname", By: "holdfast-config-local.service, holdfast-config.service"},
 		{Path: "mtab", From: "/proc/self/mounts", By: "the kernel"},
 		{Path: "resolv.conf", From: "/run/systemd/resolve/stub-resolv.conf", By: "systemd-resolved.service"},
 	}

@@ -6,6 +6,7 @@ package rootfs
 var enabled = []struct{ target, how, unit string }{
 	{"local-fs.target", "requires", "var.mount"},
 	{"sysinit.target", "wants", "holdfast-identity.service"},
+	{"sysinit.target", "wants", "holdfast-config-local.service"},
 	{"sysinit.target", "wants", "holdfast-softdog.service"},
 	{"sysinit.target", "wants", "systemd-pstore.service"},
 	{"sysinit.target", "wants", "systemd-resolved.service"},
@@ -17,10 +18,16 @@ var enabled = []struct{ target, how, unit string }{
 	{"multi-user.target", "wants", "containerd.service"},
 	{"multi-user.target", "wants", "docker.service"},
 	{"multi-user.target", "wants", "holdfast.service"},
+	{"multi-user.target", "wants", "holdfast-config.service"},
+	{"multi-user.target", "wants", "holdfast-screen.service"},
+	// Starts where the configuration names ssh keys, and nowhere else.
+	{"multi-user.target", "wants", "holdfast-sshd.service"},
 	{"multi-user.target", "wants", "holdfast-stack.service"},
 	// Every boot asks for its own completion, so that health is waited for
 	// whether or not a trial is on.
 	{"multi-user.target", "wants", "boot-complete.target"},
+	// Starts on VMware, and nowhere else.
+	{"multi-user.target", "wants", "open-vm-tools.service"},
 	{"boot-complete.target", "requires", "holdfast-healthy.service"},
 }
 
@@ -33,6 +40,7 @@ var masked = []string{
 	"dpkg-db-backup.timer",
 	"ldconfig.service", "systemd-hwdb-update.service", "systemd-journal-catalog-update.service", "systemd-sysusers.service", "systemd-update-done.service",
 	"systemd-firstboot.service", "systemd-machine-id-commit.service",
+	"rescue-ssh.target", "ssh.service", "ssh.socket", "sshd.service", "sshd-keygen.service", "sshd@.service", // ours is holdfast-sshd.service
 	"sys-kernel-debug.mount",
 }
 
@@ -44,6 +52,8 @@ var plain = map[string]string{
 	"etc/systemd/system/dbus-org.freedesktop.resolve1.service":  "/usr/lib/systemd/system/systemd-resolved.service",
 	"etc/systemd/system/dbus-org.freedesktop.timesync1.service": "/usr/lib/systemd/system/systemd-timesyncd.service",
 	"etc/resolv.conf": "/run/systemd/resolve/stub-resolv.conf",
+	// Not there while the box has no name of its own.
+	"etc/hostname": "/run/holdfast/hostname",
 	// As tmpfiles.d would have it, or it tries to write one.
 	"etc/mtab":      "../proc/self/mounts",
 	"etc/localtime": "/usr/share/zoneinfo/Etc/UTC",

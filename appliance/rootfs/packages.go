@@ -46,7 +46,7 @@ var purge = [][]string{
 		"libreadline8t64", "media-types", "python3-minimal", "python3.13", "python3.13-minimal", "readline-common", "tiny-initramfs-core",
 	},
 	{
-		"libdrm2", "libdrm-common", "libfuse3-4", "libmspack0t64", "libpci3", "libxml2", "libxmlsec1t64", "libxmlsec1t64-openssl",
+		"libdrm2", "libdrm-common", "libfuse3-4", "libmspack0t64", "libpci3", "libxml2", "libxmlsec1t64", "libxmlsec1t64-openssl", "libxslt1.1",
 		"pci.ids", "pciutils", "runit-helper", "ucf",
 	},
 }
@@ -62,13 +62,13 @@ var remove = []string{
 	"etc/hostname", "etc/resolv.conf",
 	"etc/*-", "etc/.pwd.lock",
 	"etc/apt", "etc/cron.*", "etc/logrotate.d", "etc/update-motd.d", "etc/ssh", "etc/init.d", "etc/rc?.d", "etc/kernel", "etc/issue", "etc/issue.net", "etc/motd",
-	"etc/systemd/network", "etc/network",
+	"etc/systemd/network", "etc/network", "etc/dhcp", "etc/runit", "etc/sv", "etc/ufw",
 	"usr/share/bug", "usr/share/initramfs-tools", "usr/share/info", "usr/share/lintian", "usr/share/man",
 	"usr/sbin/xfs_scrub*", "usr/lib/systemd/system/xfs_scrub*", "usr/lib/systemd/system/system-xfs_scrub.slice",
 	// Of the VMware tools stays what reports addresses, reads the OVF
 	// environment, quiesces and powers off; what runs programs for the host,
 	// customises the guest or shares folders goes.
-	"etc/vmware-tools/vgauth*", "usr/bin/VGAuthService", "usr/bin/vmware-vgauth*", "usr/bin/vmware-hgfsclient", "usr/bin/vmhgfs-fuse", "usr/bin/vmware-namespace-cmd",
+	"etc/vmware-tools", "usr/bin/VGAuthService", "usr/bin/vmware-vgauth*", "usr/bin/vmware-hgfsclient", "usr/bin/vmhgfs-fuse", "usr/bin/vmware-namespace-cmd",
 	"usr/bin/vm-support", "usr/bin/vmware-alias-import", "usr/bin/vmware-vmblock-fuse", "usr/bin/vmware-xferlogs",
 	"usr/lib/x86_64-linux-gnu/libvgauth*", "usr/lib/x86_64-linux-gnu/libDeployPkg*", "usr/lib/x86_64-linux-gnu/libguestStoreClient*",
 	"usr/lib/x86_64-linux-gnu/open-vm-tools/plugins/common", "usr/lib/x86_64-linux-gnu/libhgfs*",
@@ -79,7 +79,7 @@ var remove = []string{
 	// Nothing prompts for first-boot settings, and no login shows them.
 	"usr/lib/tmpfiles.d/provision.conf", "usr/lib/tmpfiles.d/20-systemd-ssh-generator.conf", "usr/lib/tmpfiles.d/x11.conf",
 	"usr/lib/systemd/system-generators/systemd-ssh-generator", "usr/lib/systemd/system-generators/systemd-sysv-generator", "usr/lib/systemd/system-generators/systemd-rc-local-generator",
-	"tmp/*", "run/*", "root/.bash*", "root/.profile",
+	"tmp/*", "run/*", "root/.bash*", "root/.profile", "root/.ssh",
 }
 
 // dirs are mount points and places that must be there although empty: without

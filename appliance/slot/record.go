@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
+	"strings"
 
 	"github.com/holdfast/holdfast/images/durable"
 )
@@ -78,10 +80,21 @@ func (rec Record) check() error {
 		return fmt.Errorf("committed.slot: %q, want A or B", g.Slot)
 	case !hashShape.MatchString(g.RootHash):
 		return fmt.Errorf("committed.root_hash: %q, want 64 hex digits", g.RootHash)
-	case g.Data != DataVolume(g.Number):
-		return fmt.Errorf("committed.data: %q, want %q", g.Data, DataVolume(g.Number))
+	case !dataOf(g.Data, g.Number):
+		return fmt.Errorf("committed.data: %q, want %q or that of an earlier generation", g.Data, DataVolume(g.Number))
 	}
 	return nil
+}
+
+// dataOf says whether a volume can hold a generation's data: its own, or an
+// earlier one's that it goes on with, as after a data disk was adopted.
+func dataOf(volume string, number int) bool {
+	digits, ok := strings.CutPrefix(volume, "data-")
+	if !ok {
+		return false
+	}
+	n, err := strconv.Atoi(digits)
+	return err == nil && n >= 1 && n <= number && volume == DataVolume(n)
 }
 
 // Save writes the record below root; after a crash the old or the new one is

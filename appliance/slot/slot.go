@@ -24,7 +24,8 @@ type Generation struct {
 	Slot string `json:"slot"`
 	// RootHash is the dm-verity root hash of that slot, 64 hex digits.
 	RootHash string `json:"root_hash"`
-	// Data is the logical volume with the generation's data, "data-1".
+	// Data is the logical volume with the generation's data: "data-N" with N
+	// the number, or less where it goes on with an earlier one's.
 	Data string `json:"data"`
 	// Release is "NAME VERSION" of the generation's release; empty until the
 	// supervisor has opened and verified one.

@@ -109,6 +109,10 @@ func TestParseRefuses(t *testing.T) {
 	if _, err := Parse([]byte(good)); err != nil {
 		t.Fatal(err)
 	}
+	adopted := strings.NewReplacer(`"number":1`, `"number":6`, "data-1", "data-3").Replace(good)
+	if rec, err := Parse([]byte(adopted)); err != nil || rec.Committed.Data != "data-3" {
+		t.Errorf("data of an earlier generation: %+v, %v", rec, err)
+	}
 	for bad, want := range map[string]string{
 		"":                                 "not a generation record",
 		good + good:                        "more than one",
@@ -117,6 +121,8 @@ func TestParseRefuses(t *testing.T) {
 		strings.Replace(good, `"A"`, `"C"`, 1):               "committed.slot",
 		strings.Replace(good, "abab", "zz", 1):               "committed.root_hash",
 		strings.Replace(good, "data-1", "../x", 1):           "committed.data",
+		strings.Replace(good, "data-1", "data-2", 1):         "committed.data",
+		strings.Replace(good, "data-1", "data-01", 1):        "committed.data",
 		strings.Repeat(" ", maxRecord+1):                     "more than",
 	} {
 		if _, err := Parse([]byte(bad)); err == nil || !strings.Contains(err.Error(), want) {

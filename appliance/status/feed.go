@@ -36,6 +36,18 @@ func (f *Feed) Update(edit func(*Report)) {
 	f.changed = make(chan struct{})
 }
 
+// UpdateIf is Update for an edit that may find nothing to change: it then
+// returns false and nobody is woken.
+func (f *Feed) UpdateIf(edit func(*Report) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !edit(&f.report) {
+		return
+	}
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
 // Refresh is Update for an edit that as a rule changes nothing: watchers are
 // woken only when it changed whether the root is verified.
 func (f *Feed) Refresh(edit func(*Report)) {

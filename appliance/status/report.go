@@ -22,6 +22,21 @@ type Report struct {
 	// BootID and MachineID identify this boot and this box.
 	BootID    string `json:"boot_id"`
 	MachineID string `json:"machine_id"`
+	// Hostname is the box's name, "" while it has none.
+	Hostname string `json:"hostname"`
+	// Platform is where the box runs, as its firmware says: "ec2", "gce",
+	// "vmware", "qemu" and so on; empty where the daemon does not run on a
+	// Holdfast box.
+	Platform string `json:"platform"`
+	// Addresses of the network cards, never of Docker's bridges.
+	Addresses []Address `json:"addresses"`
+	// URLs at which the stack answers browsers, by the ports 443 and 80 that
+	// it publishes; empty for a stack that publishes neither.
+	URLs []string `json:"urls"`
+	// Config says where the box's configuration came from.
+	Config Config `json:"config"`
+	// SSH says whether and how admins get in.
+	SSH SSH `json:"ssh"`
 	// Stack is "starting", "healthy", "degraded", "held", "stopping" or
 	// "stopped".
 	Stack string `json:"stack"`
@@ -51,6 +66,54 @@ type Root struct {
 	// that hash and the kernel has seen no corrupted block.
 	Verified bool `json:"verified"`
 	ReadOnly bool `json:"read_only"`
+}
+
+// Address is one address of one network card.
+type Address struct {
+	// Interface is the card's name, e.g. "ens192".
+	Interface string `json:"interface"`
+	// Address without prefix, IPv4 or global IPv6.
+	Address string `json:"address"`
+	// Prefix is its length in bits.
+	Prefix int `json:"prefix"`
+}
+
+// Config says what the box was configured by. It holds no values: some are
+// secret.
+type Config struct {
+	// Sources that were asked, the one that counts most last; empty before
+	// any was.
+	Sources []ConfigSource `json:"sources"`
+	// Origin names the source of each top-level key, e.g. "network".
+	Origin map[string]string `json:"origin"`
+}
+
+// ConfigSource is one place a configuration may come from.
+type ConfigSource struct {
+	// Name is "file", "ovf", "ec2", "ec2-key", "gce" or "smbios".
+	Name string `json:"name"`
+	// Where is the place in the source, for people.
+	Where string `json:"where"`
+	// State is "applied", "refused", "absent", "unreachable", "kept" (the last
+	// good one is used in its place, Why says why) or "waiting" (for the
+	// network).
+	State string `json:"state"`
+	Why   string `json:"why,omitempty"`
+	// Text is a note, such as why it is unreachable.
+	Text string `json:"text,omitempty"`
+	// Problems are what was refused, one sentence each with its line.
+	Problems []string `json:"problems"`
+}
+
+// SSH is the admin's way in.
+type SSH struct {
+	// Enabled is true where at least one key is authorized and a host key is
+	// there.
+	Enabled bool `json:"enabled"`
+	// HostKey is the host key's fingerprint, "SHA256:...", "" without one.
+	HostKey string `json:"host_key"`
+	// Keys are the fingerprints of the keys that may log in as root.
+	Keys []string `json:"keys"`
 }
 
 // Service is one service of the stack.

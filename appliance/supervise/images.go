@@ -36,6 +36,34 @@ type Source interface {
 	WriteImage(ctx context.Context, w io.Writer, digest string, progress func(done, total int64)) error
 }
 
+// Fetcher is a Source whose images lie elsewhere: each is brought to the box,
+// and verified, before the engine is offered it.
+type Fetcher interface {
+	Source
+	// Need says which images, by digest, will be asked for. What the source
+	// keeps of others is removed.
+	Need(digests []string) error
+	// Fetch returns when all of one image is at hand, however long that takes,
+	// or with why it can't be had. report is called from one goroutine.
+	Fetch(ctx context.Context, digest string, report func(Fetching)) error
+	// Loaded says that the engine has an image: its bytes are of no more use.
+	Loaded(digest string) error
+}
+
+// ErrCopyDamaged is what WriteImage of a Fetcher says when its own copy of a
+// blob went bad: it has let go of it, and fetches it anew.
+var ErrCopyDamaged = errors.New("the fetched copy is damaged")
+
+// Fetching is how far a Fetcher is with all images that are needed.
+type Fetching struct {
+	// Done and Total are bytes, Rate bytes a second over the last seconds.
+	Done, Total, Rate int64
+	// Left is how long the rest takes at this rate, 0 where nobody knows.
+	Left time.Duration
+	// Waiting is why no bytes come, "" while they do.
+	Waiting string
+}
+
 // Progress tells how far the loading of one image is.
 type Progress struct {
 	Image string
@@ -44,6 +72,8 @@ type Progress struct {
 	Number, Count int
 	// End is true once the image is loaded and resolves.
 	End bool
+	// Fetching is set while the image is being fetched, before it is loaded.
+	Fetching *Fetching
 }
 
 // LoadLimit bounds the load of an image of size bytes: five minutes for the
@@ -73,9 +103,38 @@ func LoadImages(ctx context.Context, e Images, src Source, images []Image, repor
 			missing = append(missing, im)
 		}
 	}
+	fetcher, _ := src.(Fetcher)
+	if fetcher != nil {
+		var need []string
+		for _, im := range missing {
+			need = append(need, im.Digest)
+		}
+		if err := fetcher.Need(need); err != nil {
+			return err
+		}
+	}
+	loaded := map[string]bool{}
 	for i, im := range missing {
+		// One load brings all names of an image.
+		if loaded[im.Digest] {
+			if ok, err := e.HasImage(ctx, im.Pinned); err != nil {
+				return err
+			} else if ok {
+				continue
+			}
+		}
 		p := Progress{Image: im.Ref, Total: im.Size, Number: i + 1, Count: len(missing)}
 		for try := 1; ; try++ {
+			if fetcher != nil {
+				at := p
+				err := fetcher.Fetch(ctx, im.Digest, func(f Fetching) {
+					at.Fetching = &f
+					report(at)
+				})
+				if err != nil {
+					return fmt.Errorf("image %s: %w", im.Ref, err)
+				}
+			}
 			again, err := loadOne(ctx, e, src, im, func(done, total int64) {
 				p.Done, p.Total = done, total
 				report(p)
@@ -89,6 +148,12 @@ func LoadImages(ctx context.Context, e Images, src Source, images []Image, repor
 		}
 		p.Done, p.End = p.Total, true
 		report(p)
+		if fetcher != nil && !loaded[im.Digest] {
+			if err := fetcher.Loaded(im.Digest); err != nil {
+				return err
+			}
+		}
+		loaded[im.Digest] = true
 	}
 	return nil
 }
@@ -110,13 +175,13 @@ func loadOne(ctx context.Context, e Images, src Source, im Image, progress func(
 		// The source's own error says more than what the engine made of the
 		// broken stream, unless it only echoes ours.
 		if cause != nil && errors.Is(err, cause) {
-			return false, fmt.Errorf("image %s: %w", im.Ref, cause)
+			return errors.Is(cause, ErrCopyDamaged), fmt.Errorf("image %s: %w", im.Ref, cause)
 		}
 		again = !errors.Is(err, engine.ErrUnreachable) && ctx.Err() == nil
 		return again, fmt.Errorf("image %s: %w", im.Ref, err)
 	}
 	if cause != nil {
-		return false, fmt.Errorf("image %s: %w", im.Ref, cause)
+		return errors.Is(cause, ErrCopyDamaged), fmt.Errorf("image %s: %w", im.Ref, cause)
 	}
 	ok, err := e.HasImage(ctx, im.Pinned)
 	if err != nil {

@@ -52,6 +52,8 @@ func (a *artifact) State(name string) any {
 		return a.manifest.OSVersion
 	case "root_hash":
 		return a.manifest.RootHash
+	case "factory":
+		return a.manifest.Factory
 	case "output":
 		return a.dir
 	case "disk":

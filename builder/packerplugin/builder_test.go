@@ -51,7 +51,7 @@ func TestPrepareAll(t *testing.T) {
 	in := sourceIn(t)
 	for k, v := range map[string]any{
 		"layouts": []string{"layout"}, "archive": "other", "mirror": "file:///srv/debian", "slot_size": "768MiB", "disk_size": "10GiB",
-		"extra_packages": []string{"g++", "htop"}, "signing_key": "key.pem", "signing_cert": "crt.pem", "output": "out", "cache": "cache",
+		"extra_packages": []string{"g++", "htop"}, "signing_key": "key.pem", "signing_cert": "crt.pem", "output": "out", "cache": "cache", "factory": "seed",
 	} {
 		in[k] = v
 	}
@@ -60,7 +60,7 @@ func TestPrepareAll(t *testing.T) {
 	if err != nil || len(warnings) != 0 {
 		t.Fatalf("%v, warnings %q", err, warnings)
 	}
-	if c := b.config; c.SlotSize != 768<<20 || c.DiskSize != 10<<30 || c.MakeKey || c.Output != "out" || c.Cache != "cache" || c.Archive != "other" {
+	if c := b.config; c.SlotSize != 768<<20 || c.DiskSize != 10<<30 || c.MakeKey || c.Output != "out" || c.Cache != "cache" || c.Archive != "other" || c.Factory != builder.Seed {
 		t.Errorf("%+v", c)
 	}
 }
@@ -90,6 +90,7 @@ func TestPrepareRefuses(t *testing.T) {
 		{"slot_size", "0MiB", "slot_size: "},
 		{"disk_size", "65TiB", "disk_size: \"65TiB\" is more than"},
 		{"disk_size", "12", "disk_size: \"12\" is not a size"},
+		{"factory", "none", "factory: \"none\" is neither \"embedded\" nor \"seed\""},
 		{"signing_key", "key.pem", "signing_cert: is not set but signing_key is"},
 		{"signing_cert", "crt.pem", "signing_key: is not set but signing_cert is"},
 		{"output", "other", "output: other exists and is not an earlier bake"},

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 
 	"github.com/hashicorp/packer-plugin-sdk/common"
 	packersdk "github.com/hashicorp/packer-plugin-sdk/packer"
@@ -47,6 +48,10 @@ type Config struct {
 	SlotSize string `mapstructure:"slot_size"`
 	// DiskSize is the least length of disk.raw, such as "10GiB".
 	DiskSize string `mapstructure:"disk_size"`
+	// Factory is "embedded" (the default: the disk holds the stack's images)
+	// or "seed" (boxes fetch them by digest at their first boot, from
+	// registries, mirrors or a layout that they are given).
+	Factory string `mapstructure:"factory"`
 	// ExtraPackages are Debian packages beyond those the box needs.
 	ExtraPackages []string `mapstructure:"extra_packages"`
 	// SigningKey and SigningCert are PEM files. Without both a demo pair is
@@ -89,8 +94,8 @@ func (c *Config) bake() (builder.Config, error) {
 	b := builder.Config{
 		Name: c.Name, Version: c.Version, Stack: c.Stack, Lock: c.Lock,
 		Layouts: c.Layouts, Archive: c.Archive, Mirror: c.Mirror,
-		ExtraPackages: c.ExtraPackages,
-		SigningKey:    c.SigningKey, SigningCert: c.SigningCert,
+		ExtraPackages: c.ExtraPackages, Factory: c.Factory,
+		SigningKey: c.SigningKey, SigningCert: c.SigningCert,
 		Output: c.Output, Cache: c.Cache,
 	}
 
@@ -118,6 +123,9 @@ func (c *Config) bake() (builder.Config, error) {
 		if !packageRE.MatchString(name) {
 			report(fmt.Sprintf("extra_packages[%d]", i), "%q is not the name of a Debian package", name)
 		}
+	}
+	if !slices.Contains([]string{"", builder.Embedded, builder.Seed}, c.Factory) {
+		report("factory", "%q is neither %q nor %q", c.Factory, builder.Embedded, builder.Seed)
 	}
 	b.SlotSize = size("slot_size", c.SlotSize, report)
 	b.DiskSize = size("disk_size", c.DiskSize, report)

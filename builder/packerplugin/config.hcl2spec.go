@@ -27,6 +27,7 @@ type FlatConfig struct {
 	Mirror              *string           `mapstructure:"mirror" cty:"mirror" hcl:"mirror"`
 	SlotSize            *string           `mapstructure:"slot_size" cty:"slot_size" hcl:"slot_size"`
 	DiskSize            *string           `mapstructure:"disk_size" cty:"disk_size" hcl:"disk_size"`
+	Factory             *string           `mapstructure:"factory" cty:"factory" hcl:"factory"`
 	ExtraPackages       []string          `mapstructure:"extra_packages" cty:"extra_packages" hcl:"extra_packages"`
 	SigningKey          *string           `mapstructure:"signing_key" cty:"signing_key" hcl:"signing_key"`
 	SigningCert         *string           `mapstructure:"signing_cert" cty:"signing_cert" hcl:"signing_cert"`
@@ -63,6 +64,7 @@ func (*FlatConfig) HCL2Spec() map[string]hcldec.Spec {
 		"mirror":                     &hcldec.AttrSpec{Name: "mirror", Type: cty.String, Required: false},
 		"slot_size":                  &hcldec.AttrSpec{Name: "slot_size", Type: cty.String, Required: false},
 		"disk_size":                  &hcldec.AttrSpec{Name: "disk_size", Type: cty.String, Required: false},
+		"factory":                    &hcldec.AttrSpec{Name: "factory", Type: cty.String, Required: false},
 		"extra_packages":             &hcldec.AttrSpec{Name: "extra_packages", Type: cty.List(cty.String), Required: false},
 		"signing_key":                &hcldec.AttrSpec{Name: "signing_key", Type: cty.String, Required: false},
 		"signing_cert":               &hcldec.AttrSpec{Name: "signing_cert", Type: cty.String, Required: false},

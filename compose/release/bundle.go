@@ -155,6 +155,14 @@ func readBounded(fsys fs.FS, name string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
+// WithBlobs is the same release with the blobs of its images at the root of
+// fsys, under blobs/sha256/: what a release without images is completed by.
+func (r *Release) WithBlobs(fsys fs.FS) *Release {
+	with := *r
+	with.fsys = fsys
+	return &with
+}
+
 // StackTar is the stack layer, as stack.Stack.Tar wrote it.
 func (r *Release) StackTar() []byte { return slices.Clone(r.stack) }
 

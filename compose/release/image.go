@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	specs "github.com/opencontainers/image-spec/specs-go"
@@ -106,31 +107,18 @@ func (s *streamer) blobs(ctx context.Context) error {
 	if err != nil {
 		return s.corrupt(s.image.Digest, err)
 	}
-	var m ocispec.Manifest
-	if err := json.Unmarshal(raw, &m); err != nil {
+	blobs, err := s.image.Blobs(raw)
+	if err != nil {
 		return s.corrupt(s.image.Digest, err)
 	}
-	if len(m.Layers) > maxLayers {
-		return s.corrupt(s.image.Digest, fmt.Errorf("more than %d layers", maxLayers))
-	}
-	sum := int64(len(raw))
-	for _, d := range append(m.Layers, m.Config) {
-		if !digestForm.MatchString(d.Digest.String()) || d.Size < 0 || d.Size > s.image.Size {
-			return s.corrupt(s.image.Digest, fmt.Errorf("a blob of %d bytes with the digest %q", d.Size, d.Digest))
-		}
-		sum += d.Size
-	}
-	if sum != s.image.Size {
-		return s.corrupt(s.image.Digest, fmt.Errorf("the manifest has %d bytes, the description %d", sum, s.image.Size))
-	}
 	streamed := map[string]bool{}
-	for _, d := range append(m.Layers, m.Config) {
-		if streamed[d.Digest.String()] { // two equal layers are one blob
-			s.add(d.Size)
+	for _, b := range blobs {
+		if streamed[b.Digest] { // two equal layers are one blob
+			s.add(b.Size)
 			continue
 		}
-		streamed[d.Digest.String()] = true
-		if err := s.stream(ctx, d); err != nil {
+		streamed[b.Digest] = true
+		if err := s.stream(ctx, b); err != nil {
 			return err
 		}
 	}
@@ -146,14 +134,14 @@ func (s *streamer) add(n int64) {
 	s.progress(s.done, s.image.Size)
 }
 
-// stream copies one blob of the factory into the tar.
-func (s *streamer) stream(ctx context.Context, d ocispec.Descriptor) error {
-	f, err := s.r.fsys.Open(blobPath(d.Digest.String()))
+// stream copies one blob into the tar.
+func (s *streamer) stream(ctx context.Context, b Blob) error {
+	f, err := s.r.fsys.Open(blobPath(b.Digest))
 	if err != nil {
-		return s.corrupt(d.Digest.String(), err)
+		return s.corrupt(b.Digest, err)
 	}
 	defer f.Close()
-	if err := s.tar.WriteHeader(header(blobPath(d.Digest.String()), d.Size)); err != nil {
+	if err := s.tar.WriteHeader(header(blobPath(b.Digest), b.Size)); err != nil {
 		return err
 	}
 	sum := sha256.New()
@@ -164,21 +152,21 @@ func (s *streamer) stream(ctx context.Context, d ocispec.Descriptor) error {
 			return err
 		}
 		got, err := f.Read(buf)
-		if n += int64(got); n > d.Size {
-			return s.corrupt(d.Digest.String(), fmt.Errorf("longer than %d bytes", d.Size))
+		if n += int64(got); n > b.Size {
+			return s.corrupt(b.Digest, fmt.Errorf("longer than %d bytes", b.Size))
 		}
 		sum.Write(buf[:got])
 		ended := errors.Is(err, io.EOF)
 		if err != nil && !ended {
-			return s.corrupt(d.Digest.String(), err)
+			return s.corrupt(b.Digest, err)
 		}
-		if ended && n != d.Size {
-			return s.corrupt(d.Digest.String(), fmt.Errorf("%d bytes instead of %d", n, d.Size))
+		if ended && n != b.Size {
+			return s.corrupt(b.Digest, fmt.Errorf("%d bytes instead of %d", n, b.Size))
 		}
 		// The last bytes are held back until the sum is right, so that the
 		// archive's reader never has the whole of a bad blob.
-		if n == d.Size && !bytes.Equal(sum.Sum(nil), hexDigest(d.Digest.Encoded())) {
-			return s.corrupt(d.Digest.String(), fmt.Errorf("it hashes to sha256:%x", sum.Sum(nil)))
+		if n == b.Size && !bytes.Equal(sum.Sum(nil), hexDigest(b.Digest)) {
+			return s.corrupt(b.Digest, fmt.Errorf("it hashes to sha256:%x", sum.Sum(nil)))
 		}
 		if _, err := s.tar.Write(buf[:got]); err != nil {
 			return err
@@ -205,7 +193,7 @@ func header(name string, size int64) *tar.Header {
 	return &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: size, ModTime: time.Unix(0, 0)}
 }
 
-func hexDigest(s string) []byte {
-	b, _ := hex.DecodeString(s)
+func hexDigest(dgst string) []byte {
+	b, _ := hex.DecodeString(strings.TrimPrefix(dgst, "sha256:"))
 	return b
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/holdfast/holdfast/compose/version"
 )
 
 const (
@@ -42,11 +44,10 @@ const (
 var layoutFile = []byte(`{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`)
 
 var (
-	digestForm   = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
-	hashForm     = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	nameForm     = regexp.MustCompile(`^[a-z0-9-]{1,40}$`)
-	osForm       = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+~_-]{0,99}$`)
-	semanticForm = regexp.MustCompile(`^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$`)
+	digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+	hashForm   = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	nameForm   = regexp.MustCompile(`^[a-z0-9-]{1,40}$`)
+	osForm     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+~_-]{0,99}$`)
 )
 
 func blobPath(dgst string) string { return blobDir + strings.TrimPrefix(dgst, "sha256:") }
@@ -112,8 +113,12 @@ func (d Description) check() error {
 		return bad("format", "%d, this program knows %d", d.Format, FormatVersion)
 	case !nameForm.MatchString(d.Name):
 		return bad("name", "%q is not 1 to 40 of a-z, 0-9 and -", d.Name)
-	case !semanticForm.MatchString(d.Version):
+	case !version.Valid(d.Version):
 		return bad("version", "%q is no semantic version", d.Version)
+	case d.Data.ReadableFrom != "" && !version.Valid(d.Data.ReadableFrom):
+		return bad("data.readable_from", "%q is no semantic version", d.Data.ReadableFrom)
+	case d.Data.ReadableFrom != "" && version.Compare(d.Data.ReadableFrom, d.Version) > 0:
+		return bad("data.readable_from", "%s is newer than the release, which must be able to read its own data; write %s or older", d.Data.ReadableFrom, d.Version)
 	case d.Created <= 0:
 		return bad("created", "%d is no time after 1970", d.Created)
 	case !digestForm.MatchString(d.Stack):
@@ -122,6 +127,8 @@ func (d Description) check() error {
 		return bad("os.version", "%q is no version", d.OS.Version)
 	case !hashForm.MatchString(d.OS.RootHash):
 		return bad("os.root_hash", "%q is not 64 hex digits", d.OS.RootHash)
+	case d.Factory != "" && d.Factory != Seed:
+		return bad("factory", "%q, this program knows %q", d.Factory, Seed)
 	case len(d.Images) > maxImages:
 		return bad("images", "more than %d", maxImages)
 	}

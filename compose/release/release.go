@@ -8,6 +8,8 @@
 // certificate is sealed in the root image; everything else follows by digest.
 package release
 
+import "cmp"
+
 // Media types of the artifact, after DESIGN contract C4.
 const (
 	// ArtifactType marks the release manifest in an OCI index.
@@ -34,8 +36,34 @@ type Description struct {
 	Stack string `json:"stack"`
 	// OS says which sealed root the release goes with.
 	OS OS `json:"os"`
+	// Data says what became of the data that the release leaves behind.
+	Data Data `json:"data,omitzero"`
+	// Factory is "" where the images come with the release, Seed where they
+	// lie in registries and bundles.
+	Factory string `json:"factory,omitempty"`
 	// Images, sorted by reference, are all images the stack names.
 	Images []Image `json:"images"`
+}
+
+// Seed is the Factory of a release whose layout lists its images, by digest
+// and size, and has none of their blobs (image-spec allows that: "missing
+// blobs SHOULD be fulfilled by an external blob store"). It is signed, so that
+// a box goes out to fetch images only where the vendor meant it to, and a
+// release that has lost its images is not taken for one that never had any.
+const Seed = "seed"
+
+// Data is what a release says about its data.
+type Data struct {
+	// ReadableFrom is the oldest version of this release that can read the
+	// data this one leaves behind; "" means its own version. Use
+	// Description.ReadableFrom.
+	ReadableFrom string `json:"readable_from,omitempty"`
+}
+
+// ReadableFrom is the oldest version of this release that can read the data
+// this one leaves behind.
+func (d Description) ReadableFrom() string {
+	return cmp.Or(d.Data.ReadableFrom, d.Version)
 }
 
 // OS identifies the operating system image of a release.

@@ -11,6 +11,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -190,6 +191,37 @@ func content(t testing.TB, dir string) map[string]string {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// TestReadableFrom: what a release says of its data travels with it, and a
+// description from before there was such a thing reads as its own version.
+func TestReadableFrom(t *testing.T) {
+	d := description
+	d.Version, d.Data.ReadableFrom = "1.4.0", "1.2.0"
+	dir := filepath.Join(t.TempDir(), "release")
+	if err := Write(context.Background(), dir, d, stackTar, nil, keys()[0]); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Open(os.DirFS(dir), []*x509.Certificate{certificate(t, keys()[0])})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := r.Description().ReadableFrom(); got != "1.2.0" {
+		t.Errorf("readable from %q", got)
+	}
+	old, err := json.Marshal(description)
+	if err != nil || strings.Contains(string(old), "data") {
+		t.Errorf("a release that says nothing of its data writes %s, %v", old, err)
+	}
+	if got := description.ReadableFrom(); got != "1.0.0" {
+		t.Errorf("readable from %q without a word about it", got)
+	}
+	for from, want := range map[string]string{"1.4.1": "newer than the release", "1.4": "no semantic version", "latest": "no semantic version"} {
+		d.Data.ReadableFrom = from
+		if err := Write(context.Background(), t.TempDir(), d, stackTar, nil, keys()[0]); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", from, err, want)
+		}
+	}
 }
 
 func TestWriteImage(t *testing.T) {

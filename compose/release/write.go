@@ -28,6 +28,8 @@ const minKey = 2048
 // Write makes the OCI layout of a release in dir, which must be empty or
 // missing: the description, the stack layer, the signature, and the images
 // (by reference without digest) with their layers as the source has them.
+// Where d.Factory is Seed only the images' manifests are read, to describe
+// them, and nothing of them is written.
 //
 // Format, Stack and Images of d are filled in; what is set already must
 // agree. Equal inputs make equal bytes: signer must be an RSA key, whose
@@ -68,6 +70,9 @@ func Write(ctx context.Context, dir string, d Description, stackTar []byte, imag
 		return err
 	}
 	for _, im := range d.Images {
+		if d.Factory == Seed {
+			break
+		}
 		if err := w.image(ctx, images[im.Ref]); err != nil {
 			return fmt.Errorf("release: %s: %w", im.Ref, err)
 		}

@@ -226,7 +226,7 @@ func userKeys(name string) bool {
 // lintExtension refuses x-holdfast where it means nothing; other extensions
 // are other tools' business.
 func (l *loading) lintExtension(parent string, key []string) {
-	if key[len(key)-1] == extension && parent != "secrets.*" {
-		l.report(key, "x-holdfast means nothing here", "use it on a secret: `x-holdfast: {generate: password}`")
+	if key[len(key)-1] == extension && parent != "secrets.*" && parent != "" {
+		l.report(key, "x-holdfast means nothing here", "use it on a secret: `x-holdfast: {generate: password}`, or at the top: `x-holdfast: {data: {readable-from: \"1.0.0\"}}`")
 	}
 }

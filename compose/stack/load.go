@@ -132,6 +132,7 @@ func load(ctx context.Context, root *os.Root, dir, name string, opts Options) (_
 		return nil, l.foreign(ctx, err)
 	}
 	generated := l.generated(dict)
+	readable := l.readableFrom(dict)
 	l.lintKeys(dict)
 	l.collectFiles(dict)
 	if err := l.probs.err(); err != nil {
@@ -161,7 +162,7 @@ func load(ctx context.Context, root *os.Root, dir, name string, opts Options) (_
 	}
 	return &Stack{
 		Name: project, Dir: dir, File: name, Project: p, Services: order,
-		Secrets: generated, images: images, files: l.files, src: l.src,
+		Secrets: generated, ReadableFrom: readable, images: images, files: l.files, src: l.src,
 	}, nil
 }
 

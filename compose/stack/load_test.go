@@ -181,6 +181,29 @@ func TestLoad(t *testing.T) {
 	}
 }
 
+func TestReadableFrom(t *testing.T) {
+	const archive = "-- compose.yaml --\nname: demo\nx-holdfast:\n  data: {readable-from: \"1.2.0\"}\nservices: {web: {image: a}}\n"
+	s, err := Load(context.Background(), folder(t, archive), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.ReadableFrom != "1.2.0" {
+		t.Errorf("readable from %q", s.ReadableFrom)
+	}
+	for _, release := range []string{"1.2.0", "1.2.1", "2.0.0-rc.1"} {
+		if err := s.CheckVersion(release); err != nil {
+			t.Errorf("released as %s: %v", release, err)
+		}
+	}
+	want := `compose.yaml:3: x-holdfast.data.readable-from: 1.2.0 is newer than 1.2.0-rc.1, the version of the release, which reads its own data; write 1.2.0-rc.1 or an older version, or remove it`
+	if err := s.CheckVersion("1.2.0-rc.1"); err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	if s, err = Load(context.Background(), folder(t, good), Options{}); err != nil || s.ReadableFrom != "" || s.CheckVersion("0.0.1") != nil {
+		t.Errorf("a stack that says nothing: %v", err)
+	}
+}
+
 func TestTarRoundTrip(t *testing.T) {
 	dir := folder(t, good)
 	if err := os.Chmod(filepath.Join(dir, "static/deep/a.css"), 0o700); err != nil {

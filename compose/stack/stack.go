@@ -32,6 +32,11 @@ type Stack struct {
 	Services []string
 	// Secrets are the secrets the box generates, sorted by name.
 	Secrets []GeneratedSecret
+	// ReadableFrom is the oldest version of this release that can read the
+	// data this stack leaves behind (the top-level
+	// `x-holdfast: {data: {readable-from: VERSION}}`), "" where it does not
+	// say: then only the release's own version and newer ones can.
+	ReadableFrom string
 
 	images []ServiceImage
 	files  []file

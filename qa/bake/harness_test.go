@@ -98,6 +98,8 @@ type request struct {
 	layout        string
 	vars          []string // more NAME=VALUE
 	env           []string
+	// template replaces packer.pkr.hcl.
+	template string
 	// wrap is a command line that runs the rest of its arguments.
 	wrap []string
 }
@@ -121,7 +123,7 @@ func (r request) command(ctx context.Context, out *bytes.Buffer) *exec.Cmd {
 	for _, v := range r.vars {
 		args = append(args, "-var", v)
 	}
-	args = append(args, "packer.pkr.hcl")
+	args = append(args, or(r.template, "packer.pkr.hcl"))
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "PACKER_PLUGIN_PATH="+filepath.Join(root, "build/packer-plugins"), "CHECKPOINT_DISABLE=1")

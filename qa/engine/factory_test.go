@@ -41,14 +41,21 @@ services:
     depends_on: {db: {condition: service_healthy}}
 `
 
-// factory makes a signed release as the bake does and points the box at it.
+// factory makes a release with its images and points the box at it.
 func (b *box) factory() (dir string, images map[string]v1.Image) {
 	b.t.Helper()
-	b.stack(factoryStack)
+	return b.release(factoryStack, "", "holdfast.test/db:1.0.0", "registry.example:5000/shop/web:1.0.0")
+}
+
+// release makes a signed release of images as the bake does, with them or as a
+// seed, and points the box at it.
+func (b *box) release(yaml, factory string, refs ...string) (dir string, images map[string]v1.Image) {
+	b.t.Helper()
+	b.stack(yaml)
 	b.write("web.conf", "x = 1\n")
 	images = map[string]v1.Image{}
 	digests := map[string]string{}
-	for _, ref := range []string{"holdfast.test/db:1.0.0", "registry.example:5000/shop/web:1.0.0"} {
+	for _, ref := range refs {
 		img, err := standinImage(filepath.Join(base, "standin"), b.t.Name()+ref)
 		if err != nil {
 			b.t.Fatal(err)
@@ -72,7 +79,7 @@ func (b *box) factory() (dir string, images map[string]v1.Image) {
 		b.t.Fatal(err)
 	}
 	dir = filepath.Join(b.dir, "factory")
-	d := release.Description{Name: b.project, Version: "1.0.0", Created: 1, OS: release.OS{Version: "os-1", RootHash: strings.Repeat("0", 64)}}
+	d := release.Description{Name: b.project, Version: "1.0.0", Created: 1, Factory: factory, OS: release.OS{Version: "os-1", RootHash: strings.Repeat("0", 64)}}
 	if err := release.Write(b.t.Context(), dir, d, tar.Bytes(), images, key); err != nil {
 		b.t.Fatal(err)
 	}

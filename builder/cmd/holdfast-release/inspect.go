@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/holdfast/holdfast/builder"
 	"github.com/holdfast/holdfast/builder/show"
+	"github.com/holdfast/holdfast/builder/target/look"
 )
 
 type inspectOptions struct{ verify, json bool }
@@ -25,11 +27,18 @@ type inspectOptions struct{ verify, json bool }
 func inspectCommand() *cobra.Command {
 	var o inspectOptions
 	cmd := &cobra.Command{
-		Use: "inspect [DIST]", Short: "show what a bake made, and check it", Args: upToOne,
+		Use: "inspect [DIST | FILE]", Short: "show what a bake made, and check it", Args: upToOne,
 		Long: `Shows an output folder of a bake (the newest below dist/ by default): release,
 root hash, partitions, files, and how long each step took. --verify reads every
-file and compares its hash with the manifest.`,
+file and compares its hash with the manifest, and looks into each disk image for
+the root hash that it boots.
+
+FILE is one disk image (` + look.Kinds + `): its partitions and the
+root hash are read from its own bytes, and every block of the root is checked.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 && look.IsFile(args[0]) {
+				return inspectImage(cmd.Context(), cmd.OutOrStdout(), args[0])
+			}
 			dist, err := findDist(args)
 			if err != nil {
 				return err
@@ -43,6 +52,9 @@ file and compares its hash with the manifest.`,
 					return err
 				}
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s: every file is what manifest.json says\n", dist)
+				if err := verifyImages(cmd.Context(), cmd.ErrOrStderr(), dist, m); err != nil {
+					return err
+				}
 			}
 			if o.json {
 				e := json.NewEncoder(cmd.OutOrStdout())
@@ -60,7 +72,7 @@ file and compares its hash with the manifest.`,
 
 func printManifest(out io.Writer, dist string, m *builder.Manifest) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "release\t%s %s\nos\t%s\nroot hash\t%s\nfolder\t%s\n", m.Name, m.Version, m.OSVersion, m.RootHash, dist)
+	fmt.Fprintf(w, "release\t%s %s\nos\t%s\nroot hash\t%s\nfactory\t%s\nfolder\t%s\n", m.Name, m.Version, m.OSVersion, m.RootHash, factoryOf(m), dist)
 	fmt.Fprintln(w, "\nPARTITION\tOFFSET\tSIZE\tUUID")
 	for _, p := range m.Partitions {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Label, show.Bytes(p.Offset), show.Bytes(p.Bytes), p.UUID)
@@ -78,6 +90,53 @@ func printManifest(out io.Writer, dist string, m *builder.Manifest) error {
 		fmt.Fprintf(w, "%s\t%.1f\t%s\t%s\n", s.Name, s.Seconds, sizeOf(s.Bytes), cached)
 	}
 	return w.Flush()
+}
+
+// inspectImage shows one disk image by its own bytes.
+func inspectImage(ctx context.Context, out io.Writer, file string) error {
+	s, err := look.File(ctx, file, nil)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "disk        %s\nroot hash   %s, every block checked\n\n", show.Bytes(s.Bytes), s.RootHash)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "PARTITION\tOFFSET\tSIZE\tUUID")
+	for _, p := range s.Table.Parts {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Label, show.Bytes(p.Offset), show.Bytes(p.Size), p.UUID)
+	}
+	return w.Flush()
+}
+
+// verifyImages looks into every disk image of an output folder: all must boot
+// the root of the manifest.
+func verifyImages(ctx context.Context, out io.Writer, dist string, m *builder.Manifest) error {
+	names, err := os.ReadDir(dist)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if !n.Type().IsRegular() || n.Name()[0] == '.' || !look.IsFile(n.Name()) {
+			continue
+		}
+		file := filepath.Join(dist, n.Name())
+		s, err := look.File(ctx, file, nil)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "%-40s root hash %s\n", n.Name(), s.RootHash)
+		if s.RootHash != m.RootHash {
+			return fmt.Errorf("%s boots another root than %s of manifest.json: make it again", file, m.RootHash)
+		}
+	}
+	return nil
+}
+
+// factoryOf says where the images are, of older manifests too.
+func factoryOf(m *builder.Manifest) string {
+	if m.Factory == builder.Seed {
+		return builder.Seed + " (boxes fetch the images at first boot)"
+	}
+	return cmp.Or(m.Factory, builder.Embedded)
 }
 
 // verifyFiles reads all files, and lists every one that differs.

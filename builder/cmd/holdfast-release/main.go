@@ -32,6 +32,10 @@ const long = `holdfast-release is the vendor's command line of Holdfast.
   lock     pin a stack: image digests, Debian packages, tools
   run      boot a baked disk in QEMU, with its port forwarded
   inspect  show what a bake made, and check it
+  check-marketplace
+           look into a baked disk for what marketplaces reject
+  secure-boot
+           write a disk's Secure Boot keys for firmware, AWS and Google
   tools    print the folder of a lock's tools tree, made if absent
   version  print the version
 
@@ -85,7 +89,7 @@ func root(args []string) *cobra.Command {
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
 	})
-	cmd.AddCommand(imagesCommand(), lockCommand(), runCommand(), inspectCommand(), toolsCommand(), versionCommand())
+	cmd.AddCommand(imagesCommand(), lockCommand(), runCommand(), inspectCommand(), marketplaceCommand(), secureBootCommand(), toolsCommand(), versionCommand())
 	cmd.SetArgs(args)
 	cmd.SetOut(os.Stdout)
 	return cmd

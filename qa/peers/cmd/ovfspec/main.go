@@ -5,11 +5,12 @@
 package main
 
 import (
-	"encoding/json"
+	"bytes"
 	"log"
 	"os"
 
 	"github.com/vmware/govmomi/ovf"
+	"github.com/vmware/govmomi/vim25/types"
 )
 
 func main() {
@@ -21,9 +22,14 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	out := json.NewEncoder(os.Stdout)
+	// This encoder, unlike Go's own, says the type of each device.
+	var b bytes.Buffer
+	out := types.NewJSONEncoder(&b)
 	out.SetIndent("", "  ")
 	if err := out.Encode(spec); err != nil {
+		log.Fatal(err)
+	}
+	if _, err := b.WriteTo(os.Stdout); err != nil {
 		log.Fatal(err)
 	}
 }
