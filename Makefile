@@ -70,13 +70,14 @@ test-engine: lock peers ## tests against real programs: Packer, Docker Engine, w
 	$(GO) test -tags bake -timeout 60m -count 1 -p 1 -v ./qa/bake ./qa/script
 
 test-vm: image ## tests that boot the baked disk (slow without hardware virtualisation)
-	HOLDFAST_IMAGE=$(CURDIR)/$(DIST) $(GO) test -tags vm -timeout 60m -count 1 -v ./qa/vm
+	HOLDFAST_IMAGE=$(CURDIR)/$(DIST) $(GO) test -tags vm -timeout 60m -count 1 -v ./qa/vm ./qa/marketplace
 
 soak: image ## every row of the long tests: each power cut, each interrupt, each flipped block
 	HOLDFAST_SOAK=1 HOLDFAST_IMAGE=$(CURDIR)/$(DIST) $(GO) test -tags vm -timeout 6h -count 1 -v ./qa/vm $(SOAK)
 	HOLDFAST_SOAK=1 $(GO) test -tags bake -timeout 6h -count 1 -p 1 -v ./qa/bake ./qa/script $(SOAK)
 
-bench: image ## measure bakes beside mkosi, and first boot to healthy; BENCH='-n 3 -o FILE'
+bench: image ## measure bakes beside mkosi, targets beside qemu-img and tar, first boot to healthy; BENCH='-n 3'
+	$(GO) run ./qa/bench -targets $(BENCH)
 	$(GO) run ./qa/bench $(BENCH)
 
 lint: ## gofmt, go vet and golangci-lint

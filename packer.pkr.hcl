@@ -100,6 +100,42 @@ variable "cache" {
   description = "Folder for slow work; by default $HOLDFAST_CACHE, else ~/.cache/holdfast."
 }
 
+variable "size" {
+  type        = string
+  default     = "XS"
+  description = "Size profile of the machines: XS, S, M, L or XL; decides disk, and for the OVA processors and memory."
+}
+
+variable "gce_project" {
+  type        = string
+  default     = ""
+  description = "Google Cloud project that gets the image; with gce_bucket. By default only the file is made."
+}
+
+variable "gce_bucket" {
+  type        = string
+  default     = ""
+  description = "Cloud Storage bucket that the archive goes to while the image is made."
+}
+
+variable "gce_family" {
+  type        = string
+  default     = ""
+  description = "Image family on Google Cloud; by default the release's name."
+}
+
+variable "aws_region" {
+  type        = string
+  default     = ""
+  description = "AWS region that gets the AMI. By default none is made."
+}
+
+variable "aws_copy_regions" {
+  type        = list(string)
+  default     = []
+  description = "More AWS regions that get a copy of the AMI."
+}
+
 locals {
   release = "${var.name}-${var.version}"
 }
@@ -121,6 +157,28 @@ source "holdfast" "image" {
   cache          = var.cache
 }
 
+# One disk, three products. Without the variables above no credential is
+# looked for: OVA and GCE archive are files beside disk.raw.
 build {
   sources = ["source.holdfast.image"]
+
+  post-processor "holdfast-ova" {
+    size = var.size
+  }
+
+  post-processor "holdfast-gce" {
+    size         = var.size
+    project_id   = var.gce_project
+    bucket       = var.gce_bucket
+    image_family = var.gce_family != "" ? var.gce_family : var.name
+    secure_boot  = true
+  }
+
+  post-processor "holdfast-ami" {
+    skip_create_ami = var.aws_region == ""
+    region          = var.aws_region
+    ami_regions     = var.aws_copy_regions
+    size            = var.size
+    secure_boot     = true
+  }
 }

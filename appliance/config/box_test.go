@@ -186,7 +186,7 @@ func imds(userData, key string) http.Handler {
 		case r.Method == http.MethodPut:
 			fmt.Fprint(w, "token")
 		case r.Header.Get("X-aws-ec2-metadata-token") != "token":
-			http.Error(w, "", 401)
+			http.Error(w, "", http.StatusUnauthorized)
 		case answer == "":
 			http.NotFound(w, r)
 		default:

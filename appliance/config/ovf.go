@@ -281,6 +281,13 @@ func (e Env) fromISO(ctx context.Context, dev string) (data []byte, err error) {
 	if at < 0 {
 		return nil, nil
 	}
+	// Opening a pipe would wait for ever.
+	switch i, err := root.Stat(names[at]); {
+	case err != nil:
+		return nil, fmt.Errorf("disc in %s: %w", dev, err)
+	case !i.Mode().IsRegular():
+		return nil, fmt.Errorf("%s on the disc in %s is no file", names[at], dev)
+	}
 	f, err := root.Open(names[at])
 	if err != nil {
 		return nil, err

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/holdfast/holdfast/appliance/slot/slottest"
 )
 
@@ -125,6 +127,15 @@ func TestISOLink(t *testing.T) {
 	_, full := b.boot()
 	b.want(full, "", "file absent, ovf absent, smbios absent", "")
 	if !strings.Contains(full.Sources[1].Text, "escapes") {
+		t.Error(full.Sources[1])
+	}
+	// A pipe is no file, and is not waited for.
+	name := filepath.Join(place, "ovf-env.xml")
+	if err := errors.Join(os.Remove(name), unix.Mkfifo(name, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	_, full = b.boot()
+	if !strings.Contains(full.Sources[1].Text, "is no file") {
 		t.Error(full.Sources[1])
 	}
 }

@@ -202,6 +202,7 @@ func (v *visit) once(ctx context.Context) {
 	v.done = true
 	var late error
 	if v.env.WaitNetwork != nil {
+		v.env.say("waiting for the network, to ask for the configuration")
 		// The service may be near even where the rest of the network is not:
 		// it is asked all the same.
 		late = v.env.WaitNetwork(ctx)

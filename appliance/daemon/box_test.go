@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/holdfast/holdfast/appliance/engine/fake"
+	"github.com/holdfast/holdfast/appliance/firstboot"
 	"github.com/holdfast/holdfast/appliance/slot"
 	"github.com/holdfast/holdfast/appliance/slot/slottest"
 	"github.com/holdfast/holdfast/appliance/status"
@@ -27,6 +28,7 @@ func sealedBox(t *testing.T, dataDir string) string {
 	slottest.Put(t, root, "proc/self/mountinfo", string(mounts)+
 		"31 30 254:3 / "+dataDir+" rw - xfs /dev/mapper/holdfast-data--1 rw\n"+
 		"32 30 254:3 /volumes /var/lib/docker/volumes rw - xfs /dev/mapper/holdfast-data--1 rw\n")
+	slottest.Put(t, root, firstboot.DataFile, `{"place":"system-disk","group":"holdfast","volume":"data-1","device":"/dev/vda5"}`)
 	running, err := slot.Running(root)
 	if err != nil {
 		t.Fatal(err)

@@ -143,10 +143,13 @@ func (d *Daemon) announce(gen int, f *Found) {
 // awaitEngine waits until the engine answers, and says so while it does not.
 func (d *Daemon) awaitEngine(ctx context.Context) error {
 	wait := 100 * time.Millisecond
+	said := false
 	for {
 		err := d.c.Engine.Ping(ctx)
 		if err == nil {
-			d.setConditions(nil)
+			if said { // other conditions may stand, of images that are refused
+				d.setConditions(nil)
+			}
 			return nil
 		}
 		if ctx.Err() != nil {
@@ -156,6 +159,7 @@ func (d *Daemon) awaitEngine(ctx context.Context) error {
 			return held("engine-unfit", "install the engine the box came with", err)
 		}
 		if wait > time.Second {
+			said = true
 			d.setConditions([]status.Condition{{Code: "engine-unreachable", Severity: "critical",
 				Text: err.Error(), Remedy: "systemctl status docker; journalctl -u docker"}})
 		}

@@ -46,7 +46,7 @@ func Data(ctx context.Context, env Env) error {
 	if err != nil {
 		return err
 	}
-	if p.Home.Disk != nil {
+	if p.Home.Disk != nil && !sameDisk(v.Last, out) {
 		// Only for a sentence to a person on the day the disk is missing.
 		if err := writeDataFile(env, lastFile, out); err != nil {
 			return err
@@ -58,6 +58,10 @@ func Data(ctx context.Context, env Env) error {
 		return err
 	}
 	return nil
+}
+
+func sameDisk(last *status.DataDisk, now status.DataDisk) bool {
+	return last != nil && last.Disk != nil && *last.Disk == *now.Disk
 }
 
 // seek observes and acts until the home is there and active. The plan it gives

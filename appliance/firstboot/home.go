@@ -156,11 +156,6 @@ func (v View) recorded(id string) (Plan, error) {
 	case len(found) > 1:
 		return Plan{}, twoDisks(found, "both are the data disk of this box: one is a copy of the other")
 	case len(found) == 1:
-		if v.Asked && found[0].Group.Broken == "" {
-			if l, err := ParseLabel(found[0].Group.Tags); err == nil && l.Box == v.Box && !v.older(l) {
-				return Plan{}, hold("data-not-adopted", "nothing is to be done", "the data disk %s is this box's own already", found[0])
-			}
-		}
 		return v.use(found[0])
 	case v.Asked && len(others) > 1:
 		return Plan{}, twoDisks(others, "any of them may be meant")

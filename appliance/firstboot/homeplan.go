@@ -184,11 +184,18 @@ func (v View) follow(l Label, where string) (*slot.Record, error) {
 
 // makeLocal makes the data volume on the system disk, on a box that has none.
 func (v View) makeLocal() (Plan, error) {
-	l := Label{Box: v.Box, Generation: 1, Volume: firstData}
+	g := v.System
+	l, err := ParseLabel(g.Tags)
+	switch {
+	case err == nil && l.Generation > 0:
+		return v.local() // somebody removed the one tag that says so
+	case err != nil && !errors.Is(err, ErrNoLabel):
+		return Plan{}, hold("data-disk-damaged", reset, "volume group %s of the system disk: %v", group, err)
+	}
+	l = Label{Box: v.Box, Generation: 1, Volume: firstData}
 	if v.Record != nil {
 		l.Generation, l.Volume = v.Record.Committed.Number, v.Record.Committed.Data
 	}
-	g := v.System
 	vol, ok := g.volume(l.Volume)
 	var strays []string
 	for _, d := range g.data() {

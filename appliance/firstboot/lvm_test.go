@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/holdfast/holdfast/appliance/slot/slottest"
@@ -104,17 +105,16 @@ type fakeLVM struct {
 	// ran are the acts since the last boot, without what only looks.
 	ran []string
 	// cut stops before (even) or after (odd) the act number cut/2; -1 never.
-	cut  int
-	next *int
+	cut int
 }
 
 func newLVM(t testing.TB, bytes int64) *fakeLVM { return newBox(t, boxA, bytes) }
 
-var uuids int
+var uuids atomic.Int64
 
 // newBox is a box that was never started.
 func newBox(t testing.TB, id string, bytes int64) *fakeLVM {
-	f := &fakeLVM{t: t, box: id, sys: newDisk("system", bytes), disks: map[string]*fakeDisk{}, cut: -1, next: &uuids}
+	f := &fakeLVM{t: t, box: id, sys: newDisk("system", bytes), disks: map[string]*fakeDisk{}, cut: -1}
 	f.root = slottest.Box(t, "root-a", "esp", "root-a", "root-b", "factory", "state")
 	slottest.Put(t, f.root, "etc/machine-id", id+"\n")
 	f.reboot()

@@ -128,8 +128,7 @@ func (f *fakeLVM) lvm(d *fakeDisk, argv []string, last string) error {
 		if d.pv != "" || d.foreign != "" || d.noise || d.readOnly {
 			f.t.Errorf("%v on a disk that is not empty:\n%s", argv, d)
 		}
-		*f.next++
-		d.pv, d.known = fmt.Sprintf("AAAAAA-0000-0000-0000-0000-0000-%06d", *f.next), d.bytes
+		d.pv, d.known = fmt.Sprintf("AAAAAA-0000-0000-0000-0000-0000-%06d", uuids.Add(1)), d.bytes
 		if id := option(argv, "--uuid"); id != "" {
 			if !pvShape.MatchString(id) {
 				return fmt.Errorf("%q is no id", id)
@@ -140,8 +139,7 @@ func (f *fakeLVM) lvm(d *fakeDisk, argv []string, last string) error {
 		if d.pv == "" || d.group != "" {
 			return errors.New("no blank physical volume")
 		}
-		*f.next++
-		d.group, d.id, d.tags = argv[len(argv)-2], fmt.Sprintf("BBBBBB-0000-0000-0000-0000-0000-%06d", *f.next), options(argv, "--addtag")
+		d.group, d.id, d.tags = argv[len(argv)-2], fmt.Sprintf("BBBBBB-0000-0000-0000-0000-0000-%06d", uuids.Add(1)), options(argv, "--addtag")
 	case "vgchange":
 		if last != d.group {
 			return fmt.Errorf("no group %s", last)

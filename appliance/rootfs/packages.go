@@ -59,7 +59,7 @@ var remove = []string{
 	"var/*",
 	// Every unit that is enabled is in links.go, none by a package's script.
 	"etc/systemd/system/*",
-	"etc/hostname", "etc/resolv.conf",
+	"etc/hostname", "etc/resolv.conf", "etc/.resolv.conf.systemd-resolved.bak",
 	"etc/*-", "etc/.pwd.lock",
 	"etc/apt", "etc/cron.*", "etc/logrotate.d", "etc/update-motd.d", "etc/ssh", "etc/init.d", "etc/rc?.d", "etc/kernel", "etc/issue", "etc/issue.net", "etc/motd",
 	"etc/systemd/network", "etc/network", "etc/dhcp", "etc/runit", "etc/sv", "etc/ufw",

@@ -55,13 +55,13 @@ func has(cards []Card, name string) bool {
 }
 
 // addresses are what a browser elsewhere could use: IPv4 and global IPv6 of
-// the cards, in the order of the cards.
+// the cards that have a link, in the order of the cards.
 func addresses(cards []Card) []status.Address {
 	out := []status.Address{}
 	for _, c := range cards {
 		i, err := net.InterfaceByName(c.Name)
-		if err != nil {
-			continue // gone since
+		if err != nil || i.Flags&net.FlagRunning == 0 {
+			continue // gone since, or without a cable
 		}
 		list, err := i.Addrs()
 		if err != nil {

@@ -216,15 +216,3 @@ func TestParentOf(t *testing.T) {
 		t.Errorf("parentOf(self) = %d, %v; want %d", got, err, os.Getppid())
 	}
 }
-
-func FuzzParseSize(f *testing.F) {
-	for _, s := range []string{"768MiB", "10GiB", "999999999TiB", "-1MiB", "1 MiB", "٣MiB"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		n, err := parseSize(s)
-		if err == nil && (n < 1<<20 || n > maxSize || n%(1<<20) != 0) {
-			t.Errorf("%q is %d", s, n)
-		}
-	})
-}

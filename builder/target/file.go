@@ -82,7 +82,7 @@ func (d *Disk) Make(ctx context.Context, s Spec, write func(ctx context.Context,
 	if err := write(ctx, f); err != nil {
 		return rec, false, explain(err)
 	}
-	if err := rec.measure(f); err != nil {
+	if err := rec.measure(ctx, f); err != nil {
 		return rec, false, explain(err)
 	}
 	if err := durable.Rename(tmp, place); err != nil {
@@ -96,7 +96,9 @@ func (d *Disk) Make(ctx context.Context, s Spec, write func(ctx context.Context,
 }
 
 // measure puts the file on disk and fills in what it has become.
-func (r *Record) measure(f *os.File) error {
+func (r *Record) measure(ctx context.Context, f *os.File) error {
+	// Closing the file ends a read or a flush that is under way.
+	defer context.AfterFunc(ctx, func() { f.Close() })()
 	if err := f.Sync(); err != nil {
 		return err
 	}
@@ -113,7 +115,7 @@ func (r *Record) measure(f *os.File) error {
 		return err
 	}
 	r.Bytes, r.SHA256, r.ModTime = n, hex.EncodeToString(h.Sum(nil)), st.ModTime().UnixNano()
-	return nil
+	return ctx.Err()
 }
 
 // kept is the record of a file that is there and is what want asks for.

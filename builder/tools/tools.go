@@ -41,7 +41,7 @@ var Packages = []string{
 	// the engine of the box, for engine tests against the same version
 	"docker.io", "docker-cli", "docker-compose", "iptables", "procps",
 	// stands in for AWS, and checks XML (tests)
-	"python3-moto", "python3-flask", "python3-flask-cors", "python3-openapi-spec-validator", "libxml2-utils",
+	"python3-moto", "python3-flask", "python3-flask-cors", "python3-openapi-spec-validator", "libxml2-utils", "pigz",
 }
 
 // Tree is a finished tools tree.

@@ -27,14 +27,14 @@ type Property struct {
 func Properties() []Property {
 	const network, access, all = "1. Network", "2. Access", "3. Whole configuration"
 	return []Property{
-		{"hostname", network, "Host name", "Full name of the machine, such as box1.example.com. Empty: a name made up at the first boot.", 253},
-		{"address", network, "IP address", "Address with prefix length, such as 10.0.0.5/24. Several with commas. Empty: DHCP.", 1024},
-		{"gateway", network, "Gateway", "Address of the default gateway. Only with an IP address above. Several with commas.", 1024},
+		{"hostname", network, "Host name", "Name of the machine, such as box1.example.com, at most 64 characters. Empty: none.", 64},
+		{"address", network, "IP address", "Address with its prefix length, such as 10.0.0.5/24; several with commas. Empty: DHCP.", 1024},
+		{"gateway", network, "Gateway", "Address of the default gateway. It goes with an IP address above, and lies in its network.", 1024},
 		{"dns", network, "DNS servers", "Addresses, separated by commas. Empty: what DHCP says.", 1024},
-		{"ntp", network, "Time servers", "Names or addresses, separated by commas. Empty: what DHCP says, else the image's own.", 1024},
-		{"proxy", network, "HTTP proxy", "Such as http://proxy.example.com:3128. Empty: none.", 1024},
-		{"ssh_keys", access, "SSH public keys", "Public keys of administrators, separated by commas. Empty: no login by SSH.", 65535},
-		{"config", all, "Configuration document", "The whole configuration as YAML, plain or in base64. It is read after the fields above, which win.", 65535},
+		{"ntp", network, "Time servers", "Names or addresses, separated by commas. Empty: what DHCP says.", 1024},
+		{"proxy", network, "HTTP proxy", "Such as http://proxy.example.com:3128, for http and https. Empty: none.", 1024},
+		{"ssh_keys", access, "SSH public keys", "Public keys of administrators, separated by commas. Empty: ssh is off.", 65535},
+		{"config", all, "Configuration document", "The whole configuration as YAML, best as base64, with keys that have no field above. A field above replaces its key.", 65535},
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -83,7 +84,7 @@ func TestSeed(t *testing.T) {
 	}
 	t.Logf("disk.raw: %d bytes with images, %d as a seed", mf.Files[0].Bytes, ms.Files[0].Bytes)
 	shown, err := exec.Command("holdfast-release", "inspect", "--verify", seed.output).CombinedOutput()
-	if err != nil || !strings.Contains(string(shown), "factory     seed") {
+	if err != nil || !regexp.MustCompile(`factory +seed`).Match(shown) {
 		t.Errorf("inspect: %v\n%s", err, shown)
 	}
 

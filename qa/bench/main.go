@@ -33,6 +33,7 @@ type config struct {
 	name    string
 	version string
 	boots   int
+	targets bool
 	verbose bool
 }
 
@@ -45,6 +46,7 @@ func main() {
 	flag.StringVar(&c.name, "name", "demo", "name of the release to bake")
 	flag.StringVar(&c.version, "version", "1.0.0", "version of the release to bake")
 	flag.IntVar(&c.boots, "boots", 3, "first boots to measure; 0 for none")
+	flag.BoolVar(&c.targets, "targets", false, "measure the target formats instead, into docs/results/bench-targets.md")
 	flag.BoolVar(&c.verbose, "v", false, "show what mkosi and Packer print")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -79,6 +81,9 @@ func bench(ctx context.Context, c config) (missed bool, err error) {
 		return false, err
 	}
 	defer unlock()
+	if c.targets {
+		return benchTargets(ctx, c, cache, dir)
+	}
 	log := io.Discard
 	if c.verbose {
 		log = os.Stderr

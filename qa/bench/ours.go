@@ -64,7 +64,9 @@ func (o *ours) bake(ctx context.Context, stack, lock string) (sample, *builder.M
 		"-var", "name="+o.name, "-var", "version="+o.version,
 		"-var", "stack="+stack, "-var", "lock="+lock, "-var", `layouts=["`+o.layout+`"]`,
 		"-var", "signing_key="+o.key, "-var", "signing_cert="+o.cert,
-		"-var", "cache="+o.cache(), "-var", "output="+o.output(), "packer.pkr.hcl")
+		"-var", "cache="+o.cache(), "-var", "output="+o.output(),
+		// The peer makes a disk only.
+		"-except=holdfast-ova,holdfast-gce,holdfast-ami", "packer.pkr.hcl")
 	if err != nil {
 		return s, nil, err
 	}

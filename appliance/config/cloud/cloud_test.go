@@ -122,7 +122,9 @@ func TestEC2VersionOneOnly(t *testing.T) {
 		{"empty token", func(http.ResponseWriter, *http.Request) {}, "no session token", 1},
 		{"a page for a token", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>\n<body>") }, "no session token", 1},
 		{"endless token", endless, "no session token", 1},
-		{"redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/latest/user-data", 307) }, "HTTP 307", 1},
+		{"redirect", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/latest/user-data", http.StatusTemporaryRedirect)
+		}, "HTTP 307", 1},
 		{"down", status(503), "tried 12 times", tries},
 		{"throttled", status(429), "tried 12 times", tries},
 		// What a hop limit of 1 behind a router looks like: nothing comes.
@@ -168,7 +170,9 @@ func TestEC2BadUserData(t *testing.T) {
 		size   int
 	}{
 		{"endless", endless, "", limit + 1},
-		{"redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://192.0.2.1/", 302) }, "HTTP 302", 0},
+		{"redirect", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://192.0.2.1/", http.StatusFound)
+		}, "HTTP 302", 0},
 		{"drips", func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprint(w, "hostname")
 			w.(http.Flusher).Flush()
@@ -179,7 +183,7 @@ func TestEC2BadUserData(t *testing.T) {
 			fmt.Fprint(w, "hostname: box1")
 		}, "unexpected EOF", 0},
 		{"large header", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", strings.Repeat("x", 1<<20)) }, "header", 0},
-		{"server error", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "", 500) }, "HTTP 500", 0},
+		{"server error", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "", http.StatusInternalServerError) }, "HTTP 500", 0},
 	} {
 		s := &ec2{values: values(), wrap: func(w http.ResponseWriter, r *http.Request) bool {
 			if r.URL.Path != "/latest/user-data" {
@@ -211,7 +215,7 @@ func TestEC2Recovers(t *testing.T) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if n++; n%2 == 1 {
-			http.Error(w, "", 503)
+			http.Error(w, "", http.StatusServiceUnavailable)
 			return true
 		}
 		return false
@@ -243,7 +247,7 @@ func TestDeadline(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	// A real pause ends with the context.
-	c = client(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "", 503) }))
+	c = client(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "", http.StatusServiceUnavailable) }))
 	c.Pause = nil
 	why := errors.New("the boot goes on without it")
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -309,8 +313,8 @@ func TestGCERefuses(t *testing.T) {
 	}{
 		{"no flavour", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hostname: evil\n") }, "lacks Metadata-Flavor"},
 		{"not found, no flavour", http.NotFound, "HTTP 404"},
-		{"redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", 301) }, "HTTP 301"},
-		{"down", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "", 503) }, "HTTP 503"},
+		{"redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", http.StatusMovedPermanently) }, "HTTP 301"},
+		{"down", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "", http.StatusServiceUnavailable) }, "HTTP 503"},
 		{"hangs", hang, "no answer within"},
 	} {
 		cl := client(t, c.answer)

@@ -25,7 +25,7 @@ var (
 	ouARNRE    = regexp.MustCompile(`^arn:aws[a-z-]*:organizations::[0-9]{12}:ou/o-[a-z0-9]{10,32}/ou-[0-9a-z]{4,32}-[0-9a-z]{8,32}$`)
 	roleARNRE  = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/.{1,512}$`)
 	snapshotRE = regexp.MustCompile(`^snap-[0-9a-f]{1,59}$`)
-	keyARNRE   = regexp.MustCompile(`^arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/.{1,256}$`)
+	keyARNRE   = regexp.MustCompile(`^arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/.{1,256}$`)
 )
 
 const (
@@ -122,8 +122,8 @@ func (c *checker) tags(key string, tags map[string]string) {
 	}
 	for _, k := range slices.Sorted(maps.Keys(tags)) {
 		switch {
-		case k == "" || len([]rune(k)) > 128 || len([]rune(tags[k])) > 256:
-			c.bad(key, "%.40q: a key has 1 to 128 characters, a value at most 256", k)
+		case k == "" || len([]rune(k)) > 127 || len([]rune(tags[k])) > 256:
+			c.bad(key, "%.40q: a key has 1 to 127 characters, a value at most 256", k)
 		case strings.HasPrefix(strings.ToLower(k), "aws:"), strings.HasPrefix(k, ownTags):
 			c.bad(key, "%q: keys that start with aws: or %s are not yours to set", k, ownTags)
 		}

@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
+	ebstypes "github.com/aws/aws-sdk-go-v2/service/ebs/types"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
@@ -57,6 +59,16 @@ func judge(err error) verdict {
 	if err == nil {
 		return passed
 	}
+	var invalid *ebstypes.ValidationException
+	if errors.As(err, &invalid) {
+		switch invalid.Reason {
+		case ebstypes.ValidationExceptionReasonWriteRequestTimeout:
+			return timedOut
+		// An attempt that we gave up on may still be at work on the block.
+		case ebstypes.ValidationExceptionReasonConflictingBlockUpdate:
+			return again
+		}
+	}
 	var api smithy.APIError
 	if errors.As(err, &api) {
 		c := api.ErrorCode()
@@ -91,8 +103,8 @@ func judge(err error) verdict {
 	}
 	var cert *x509.UnknownAuthorityError
 	var host *x509.HostnameError
-	var invalid *x509.CertificateInvalidError
-	if errors.As(err, &cert) || errors.As(err, &host) || errors.As(err, &invalid) {
+	var expired *x509.CertificateInvalidError
+	if errors.As(err, &cert) || errors.As(err, &host) || errors.As(err, &expired) {
 		return final
 	}
 	var timeout interface{ Timeout() bool }
@@ -112,8 +124,11 @@ func brief(err error) string {
 	text := err.Error()
 	var api smithy.APIError
 	var dns *net.DNSError
-	var op *net.OpError
+	var at *url.Error
+	var re *smithyhttp.ResponseError
 	switch {
+	case errors.As(err, &api) && api.ErrorCode() == "UnknownError" && errors.As(err, &re):
+		text = fmt.Sprintf("HTTP status %d", re.HTTPStatusCode())
 	case errors.As(err, &api):
 		text = api.ErrorCode()
 		if m := api.ErrorMessage(); m != "" {
@@ -121,10 +136,10 @@ func brief(err error) string {
 		}
 	case errors.As(err, &dns):
 		text = dns.Error()
-	case errors.As(err, &op):
-		text = op.Error()
 	case errors.Is(err, context.DeadlineExceeded):
 		text = "no answer in time"
+	case errors.As(err, &at):
+		text = at.Error()
 	}
 	text = strings.ReplaceAll(text, "\n", " ")
 	if len(text) > 300 {

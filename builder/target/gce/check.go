@@ -17,17 +17,19 @@ import (
 // projects", with the older form of a domain before it. Bucket: Cloud Storage,
 // "Bucket naming guidelines". Image, family, labels: Compute Engine's API v1.
 var (
-	projectRE  = regexp.MustCompile(`^([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]$`)
-	bucketRE   = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$`)
-	nameRE     = regexp.MustCompile(`^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$`)
-	labelRE    = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
-	valueRE    = regexp.MustCompile(`^[a-z0-9_-]{0,63}$`)
-	placeRE    = regexp.MustCompile(`^[a-z][a-z0-9-]{1,40}$`)
-	featureRE  = regexp.MustCompile(`^[A-Z][A-Z0-9_]{2,60}$`)
-	memberRE   = regexp.MustCompile(`^(user|group|serviceAccount|domain|principal|principalSet):[^\s]{1,500}$`)
-	kmsRE      = regexp.MustCompile(`^projects/[^/\s]+/locations/[^/\s]+/keyRings/[^/\s]+/cryptoKeys/[^/\s]+(/cryptoKeyVersions/[0-9]+)?$`)
-	accountRE  = regexp.MustCompile(`^[^@\s]+@[^@\s]+$`)
-	licenseRE  = regexp.MustCompile(`^(https://\S+/)?projects/[^/\s]+/global/licenses/[^/\s]+$`)
+	projectRE = regexp.MustCompile(`^([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]$`)
+	bucketRE  = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$`)
+	nameRE    = regexp.MustCompile(`^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$`)
+	labelRE   = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
+	valueRE   = regexp.MustCompile(`^[a-z0-9_-]{0,63}$`)
+	placeRE   = regexp.MustCompile(`^[a-z][a-z0-9-]{1,40}$`)
+	featureRE = regexp.MustCompile(`^[A-Z][A-Z0-9_]{2,60}$`)
+	memberRE  = regexp.MustCompile(`^(user|group|serviceAccount|domain|principal|principalSet):[^\s]{1,500}$`)
+	kmsRE     = regexp.MustCompile(`^projects/[^/\s]+/locations/[^/\s]+/keyRings/[^/\s]+/cryptoKeys/[^/\s]+(/cryptoKeyVersions/[0-9]+)?$`)
+	accountRE = regexp.MustCompile(`^[^@\s]+@[^@\s]+$`)
+	licenseRE = regexp.MustCompile(`^(https://\S+/)?projects/[^/\s]+/global/licenses/[^/\s]+$`)
+	// objectRE is stricter than Google: the name is part of an address.
+	objectRE   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]{0,900}$`)
 	fileRE     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,180}\.tar\.gz$`)
 	notName    = regexp.MustCompile(`[^a-z0-9]+`)
 	mostLabels = 64
@@ -37,7 +39,7 @@ var (
 func Name(release string) string {
 	n := strings.Trim(notName.ReplaceAllString(strings.ToLower(release), "-"), "-")
 	if n == "" || n[0] < 'a' {
-		n = "image-" + n
+		n = strings.TrimSuffix("image-"+n, "-")
 	}
 	return n
 }
@@ -79,8 +81,8 @@ func (u Upload) Check() error {
 	case !bucketRE.MatchString(u.Bucket):
 		report("bucket", "%q is not the name of a bucket", u.Bucket)
 	}
-	if len(u.Object) > 1024 || strings.ContainsAny(u.Object, "\r\n") || strings.HasPrefix(u.Object, "/") {
-		report("gcs_object_name", "%q is not the name of an object: at most 1024 bytes, no leading /", u.Object)
+	if u.Object != "" && !objectRE.MatchString(u.Object) {
+		report("gcs_object_name", "%q is not allowed: letters, digits, '.', '_', '-' and '/' only, and a letter or digit first", u.Object)
 	}
 	u.checkImage(report)
 	u.checkAccess(report)

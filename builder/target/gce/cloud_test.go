@@ -47,6 +47,8 @@ type cloud struct {
 	requestIDs   map[string]string // requestId -> operation
 	notReady     int               // deletes of an image that are refused
 	hung         chan struct{}     // closed when a request hangs
+	exists       func(object string) bool
+	corrupt      bool // what arrives is not what was sent
 }
 
 type operation struct {
@@ -79,6 +81,7 @@ func newCloud(t testing.TB) *cloud {
 		objects: map[string]*stored{}, sessions: map[string]*stored{}, faults: map[string][]fault{}, requestIDs: map[string]string{},
 		polls: 2, looks: 1, hung: make(chan struct{}),
 	}
+	c.exists = func(object string) bool { return c.objects[object] != nil }
 	c.server = httptest.NewServer(c)
 	c.url = c.server.URL
 	t.Cleanup(c.server.Close)
@@ -222,7 +225,7 @@ func (c *cloud) insertImage(w http.ResponseWriter, project, request string, body
 		return
 	}
 	object, ok := strings.CutPrefix(i.RawDisk.Source, "https://storage.googleapis.com/my-bucket/")
-	if !ok || c.objects[object] == nil {
+	if !ok || !c.exists(object) {
 		c.t.Errorf("the image is made of %s, which is not there", i.RawDisk.Source)
 	}
 	c.inserted = append(c.inserted, raw)
@@ -285,6 +288,9 @@ func (c *cloud) setPolicy(w http.ResponseWriter, name string, body []byte) {
 
 func (c *cloud) describe(o *stored) map[string]any {
 	sum := crc32.Checksum(o.data, crc32.MakeTable(crc32.Castagnoli))
+	if c.corrupt {
+		sum++
+	}
 	return map[string]any{
 		"name": o.name, "bucket": "my-bucket", "size": fmt.Sprint(len(o.data)), "metadata": o.metadata,
 		"generation": fmt.Sprint(o.generation), "crc32c": base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, sum)),

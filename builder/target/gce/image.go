@@ -75,8 +75,8 @@ func (j *job) insert(ctx context.Context) (*compute.Image, error) {
 	j.begun = true
 	ctx, cancel := context.WithTimeoutCause(ctx, j.StateTimeout, fmt.Errorf("the image was not ready after state_timeout, %s", j.StateTimeout))
 	defer cancel()
-	if err := j.finish(ctx, what, op); err != nil {
-		return nil, err
+	if err := j.finish(ctx, op); err != nil {
+		return nil, j.computeError(what, err)
 	}
 	for {
 		i, err := j.image(ctx)
@@ -97,17 +97,17 @@ func (j *job) insert(ctx context.Context) (*compute.Image, error) {
 }
 
 // finish waits for the end of an operation.
-func (j *job) finish(ctx context.Context, what string, op *compute.Operation) error {
+func (j *job) finish(ctx context.Context, op *compute.Operation) error {
 	for op.Status != "DONE" {
 		if err := wait(ctx, j.l.poll); err != nil {
-			return fmt.Errorf("%s: %w", what, err)
+			return err
 		}
 		name := op.Name
 		if err := j.l.try(ctx, func(ctx context.Context) (err error) {
 			op, err = j.c.compute.GlobalOperations.Get(j.Project, name).Context(ctx).Do()
 			return err
 		}); err != nil {
-			return j.computeError(what, err)
+			return err
 		}
 	}
 	if op.Error == nil || len(op.Error.Errors) == 0 {
@@ -117,7 +117,7 @@ func (j *job) finish(ctx context.Context, what string, op *compute.Operation) er
 	for _, e := range op.Error.Errors {
 		texts = append(texts, fmt.Sprintf("%s (%s)", strings.TrimSuffix(e.Message, "."), e.Code))
 	}
-	return fmt.Errorf("%s: Google says: %s", what, strings.Join(texts, "; "))
+	return fmt.Errorf("Google says: %s", strings.Join(texts, "; "))
 }
 
 // removeImage deletes the image and waits for it. One that is still being made
@@ -132,7 +132,7 @@ func (j *job) removeImage(ctx context.Context) error {
 			return err
 		})
 		if err == nil {
-			err = j.finish(ctx, what, op)
+			err = j.finish(ctx, op)
 		}
 		switch {
 		case status(err) == http.StatusNotFound && j.asked && !j.begun:

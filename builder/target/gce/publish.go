@@ -162,3 +162,19 @@ func (j *job) done(ctx context.Context, i *compute.Image) *Image {
 	out.Object = ""
 	return out
 }
+
+// Delete deletes an image of u's project, within the usual time for clean-up.
+func (u Upload) Delete(ctx context.Context, image string) error {
+	u.ImageName = image
+	j := &job{Upload: u, l: usual()}
+	if u.limits != nil {
+		j.l = *u.limits
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, j.l.cleanup, fmt.Errorf("it was not done after %s", j.l.cleanup))
+	defer cancel()
+	var err error
+	if j.c, err = u.connect(ctx, j.l); err != nil {
+		return err
+	}
+	return j.removeImage(ctx)
+}

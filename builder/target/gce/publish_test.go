@@ -168,10 +168,7 @@ func TestFileOnly(t *testing.T) {
 			t.Errorf("run %d: %+v, %v", n, r, err)
 		}
 	}
-	for _, c := range []Config{{Dir: t.TempDir()}, {Dir: dir, DiskSize: 1 << 20}, {Dir: dir, Size: "XXL"}} {
-		if c.DiskSize == 1<<20 {
-			continue // a GiB is enough for this disk
-		}
+	for _, c := range []Config{{Dir: t.TempDir()}, {Dir: dir, DiskSize: 65 << 40}, {Dir: dir, Size: "XXL"}, {Dir: dir, File: "a/b.tar.gz"}} {
 		if _, err := Run(t.Context(), c, &lines{}); err == nil {
 			t.Errorf("%+v is accepted", c)
 		}
@@ -406,6 +403,16 @@ func TestObjectStays(t *testing.T) {
 
 func TestDamagedOnTheWay(t *testing.T) {
 	c := newCloud(t)
+	c.corrupt = true
+	_, err := Run(t.Context(), Config{Dir: output(t, 1<<20), Upload: c.upload()}, &lines{})
+	check(t, err, "arrived", "were sent: try again", "nothing is left")
+	if c.left() != "" {
+		t.Errorf("left %q", c.left())
+	}
+}
+
+func TestDamagedArchive(t *testing.T) {
+	c := newCloud(t)
 	dir := output(t, 100<<10)
 	r, err := Run(t.Context(), Config{Dir: dir}, &lines{})
 	if err != nil {
@@ -456,7 +463,7 @@ func TestTimeout(t *testing.T) {
 	c := newCloud(t)
 	c.polls = 1000000
 	u := c.upload()
-	u.Timeout = 300 * time.Millisecond
+	u.Timeout, u.limits.cleanup = 300*time.Millisecond, 100*time.Millisecond
 	_, err := Run(t.Context(), Config{Dir: output(t, 1<<20), Upload: u}, &lines{})
-	check(t, err, "it was not done after timeout, 300ms")
+	check(t, err, "it was not done after timeout, 300ms", "something is left in the cloud: delete the image demo-1-0-0: it was not done after 100ms; delete it with `gcloud compute images delete demo-1-0-0 --project=my-project`")
 }
