@@ -37,8 +37,8 @@ func (e *localError) Unwrap() error { return e.err }
 // ensure returns when a blob is at hand. It asks each source in turn, round
 // after round, until one has given it or all have refused it for good.
 func (s *Source) ensure(ctx context.Context, im release.Image, w want) (err error) {
-	if s.store.has(w.digest, w.size) {
-		return nil
+	if there, err := s.store.verified(ctx, w); there || err != nil {
+		return err
 	}
 	p, err := s.store.resume(w)
 	if err != nil {
@@ -79,7 +79,12 @@ func (s *Source) ensure(ctx context.Context, im release.Image, w want) (err erro
 			t.Stop()
 			return context.Cause(ctx)
 		}
-		if s.store.has(w.digest, w.size) { // a layout was put there meanwhile
+		// A layout may have been put there meanwhile.
+		there, err := s.store.verified(ctx, w)
+		if err != nil {
+			return err
+		}
+		if there {
 			named = true
 			s.meter.add(-p.n)
 			return p.drop(false)

@@ -3,6 +3,7 @@
 package fetch
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -141,8 +142,13 @@ func short(err error) string {
 	var dns *net.DNSError
 	var op *net.OpError
 	var request *url.Error
+	var cert x509.CertificateInvalidError
 	text := err.Error()
 	switch {
+	case errors.As(err, &cert) && cert.Reason == x509.Expired:
+		text = "has a certificate that is not valid now; look whether this box's clock is right"
+	case errors.As(err, &op) && op.Op == "proxyconnect":
+		text = "cannot be reached through the proxy: " + op.Err.Error()
 	case errors.As(err, &dns):
 		text = "cannot be found: " + dns.Err + " (" + dns.Name + ")"
 	case errors.As(err, &op) && op.Op == "dial":

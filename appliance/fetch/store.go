@@ -3,6 +3,7 @@
 package fetch
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -27,14 +28,14 @@ const (
 
 // store is where blobs are: a folder of its own, whose blobs were verified
 // before they got their names, and OCI layouts that others made, whose blobs
-// are verified when they are read. As a file system it has all of them.
+// are verified before they are used. As a file system it has all of them.
 type store struct {
 	dir     string
 	layouts []string
 
 	mu sync.Mutex
-	// bad are files of layouts that turned out wrong.
-	bad map[string]bool
+	// judged are files of layouts that were read: right, or wrong.
+	judged map[string]bool
 }
 
 func (s *store) open() error {
@@ -66,10 +67,7 @@ func (s *store) places(digest string) []string {
 // find opens a blob where it lies, whole by its length.
 func (s *store) find(digest string, size int64) (*os.File, error) {
 	for _, path := range s.places(digest) {
-		s.mu.Lock()
-		bad := s.bad[path]
-		s.mu.Unlock()
-		if bad {
+		if right, known := s.judgement(path); known && !right {
 			continue
 		}
 		// A layout is anybody's folder: no waiting for a pipe.
@@ -83,6 +81,53 @@ func (s *store) find(digest string, size int64) (*os.File, error) {
 		f.Close()
 	}
 	return nil, fs.ErrNotExist
+}
+
+func (s *store) judgement(path string) (right, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	right, known = s.judged[path]
+	return right, known
+}
+
+func (s *store) judge(path string, right bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.judged == nil {
+		s.judged = map[string]bool{}
+	}
+	s.judged[path] = right
+}
+
+// verified says whether there is a right copy of a blob. One of a layout is
+// read for that, once: the engine does not take kindly to a load that breaks
+// off in the middle.
+func (s *store) verified(ctx context.Context, w want) (bool, error) {
+	for {
+		f, err := s.find(w.digest, w.size)
+		if err != nil {
+			return false, nil
+		}
+		right, known := s.judgement(f.Name())
+		if !known && f.Name() == s.blob(w.digest) {
+			right, known = true, true
+		}
+		if !known {
+			sum := sha256.New()
+			stop := context.AfterFunc(ctx, func() { f.Close() }) // ends the read
+			_, err := io.Copy(sum, f)
+			stop()
+			if ctx.Err() != nil {
+				return false, context.Cause(ctx)
+			}
+			right = err == nil && fmt.Sprintf("sha256:%x", sum.Sum(nil)) == w.digest
+			s.judge(f.Name(), right)
+		}
+		f.Close()
+		if right {
+			return true, nil
+		}
+	}
 }
 
 func (s *store) has(digest string, size int64) bool {
@@ -128,12 +173,7 @@ func (s *store) distrust(digest string) error {
 	if f.Name() == s.blob(digest) {
 		return os.Remove(f.Name())
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.bad == nil {
-		s.bad = map[string]bool{}
-	}
-	s.bad[f.Name()] = true
+	s.judge(f.Name(), false)
 	return nil
 }
 
@@ -141,7 +181,7 @@ func (s *store) distrust(digest string) error {
 func (s *store) forgive() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.bad = nil
+	s.judged = nil
 }
 
 // partial is how much there is of a blob that is not whole.

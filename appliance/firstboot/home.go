@@ -77,7 +77,7 @@ func hold(code, remedy, format string, args ...any) error {
 }
 
 const (
-	reset   = "reset the box to its factory state, which deletes what it has"
+	reset   = "start over with a new system disk"
 	retry   = "systemctl restart holdfast"
 	adopt   = "make sure that no other machine uses the disk, then run holdfast data adopt"
 	ofAdmin = "nothing on it was changed"

@@ -18,7 +18,7 @@ import (
 
 // stopGrace is how long a cancelled bake or upload may take to clean up after Packer is
 // gone. What it started dies with this process in any case.
-const stopGrace = 60 * time.Second
+const stopGrace = 75 * time.Second
 
 // life is how long the work of a plugin process may go on.
 type life struct {

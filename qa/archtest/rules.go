@@ -120,6 +120,12 @@ var confined = []struct {
 		"the Packer plugin is a thin adapter over builder"},
 	{"github.com/google/go-containerregistry/pkg/v1/remote", []string{"compose/lock", "qa"},
 		"compose/lock is the only place that asks a registry"},
+	{"google.golang.org/api", []string{"builder/target/gce", "qa"},
+		"builder/target/gce is the only client of Google Cloud"},
+	{"github.com/aws/aws-sdk-go-v2", []string{"builder/target/ami", "qa"},
+		"builder/target/ami is the only client of AWS"},
+	{"github.com/spf13/viper", []string{"appliance/config", "qa"},
+		"appliance/config is the one schema of a box"},
 	{"github.com/spf13/cobra", []string{"builder/cmd", "appliance/cmd", "appliance/cli", "qa"},
 		"command lines live with the programs"},
 }

@@ -12,14 +12,25 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/appliance/status"
+	"github.com/holdfast/holdfast/images/ova"
 )
 
-// TestBox is the life of one box with Secure Boot on and only the bake's
+// TestBox is the life of one box imported from the OVA (its disk, vSphere's
+// disk controller and network card), with Secure Boot on and only the bake's
 // certificate enrolled: first boot, daily use, a killed daemon, a reboot, a
 // disk that goes bad, power off. One machine serves all of it; the parts build
 // on each other, so the first that fails ends the test.
 func TestBox(t *testing.T) {
 	b := newBox(t, filepath.Join(image.Dir, "signing.crt"))
+	vmdk := filepath.Join(t.TempDir(), "disk.vmdk")
+	err := ova.ExtractDisk(t.Context(), filepath.Join(image.Dir, image.Manifest.Name+"-"+image.Manifest.Version+".ova"), vmdk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.opts.Disk, err = OverlayOn(t.Context(), tree, vmdk, "vmdk", t.TempDir(), "imported", 0); err != nil {
+		t.Fatal(err)
+	}
+	b.opts.DiskBus, b.opts.NIC = "pvscsi", "vmxnet3"
 	b.start()
 	b.complete(0, 1)
 	var before facts

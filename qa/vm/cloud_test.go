@@ -12,123 +12,88 @@ import (
 	"github.com/holdfast/holdfast/appliance/status"
 )
 
-// dataSize is the size of data disks under test.
-const dataSize = 4 << 30
-
-// TestClouds is a data disk's way through two machines. The first is on EC2:
-// it is configured by IMDSv2 user-data, takes the empty volume for its data,
-// and takes nothing from a service without tokens. The second is on Google
-// Cloud: its user-data is bad at first, which it says and comes up without;
-// the disk is another box's, so it waits until the user-data says to adopt it.
-func TestClouds(t *testing.T) {
-	disk, err := NewDisk(t.Context(), tree, t.TempDir(), "data", dataSize)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !t.Run("EC2", func(t *testing.T) { onEC2(t, disk) }) {
-		t.Fatal("without the first box there is nothing to adopt")
-	}
-	t.Run("Google", func(t *testing.T) { onGoogle(t, disk) })
-}
-
-func cloudBox(t *testing.T, values map[string]string) (*box, *Metadata) {
+// metadataFor gives a box a metadata service that serves values.
+func metadataFor(t *testing.T, b *box, values map[string]string) *Metadata {
 	t.Helper()
-	b := newBox(t, "")
 	m, err := NewMetadata(t.TempDir(), values)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { m.Close() })
 	b.opts.Metadata = m.Command
-	return b, m
+	return m
 }
 
-func onEC2(t *testing.T, disk string) {
-	b, m := cloudBox(t, map[string]string{
-		"/latest/user-data":                          "hostname: shop.example.com\nntp: [169.254.169.123]\n",
-		"/latest/meta-data/instance-id":              "i-0123456789abcdef0",
-		"/latest/meta-data/placement/region":         "eu-central-1",
-		"/latest/dynamic/instance-identity/document": "{}",
-	})
+// onEC2 makes a box an EC2 instance: its firmware says so, its disk is NVMe,
+// and IMDSv2 has user-data for it.
+func onEC2(t *testing.T, b *box) *Metadata {
 	b.opts.System = System{Manufacturer: "Amazon EC2", Product: "t3.medium", AssetTag: "i-0123456789abcdef0", BIOSVendor: "Amazon EC2"}
 	b.opts.DiskBus = "nvme"
-	b.opts.Disks = []ExtraDisk{{Path: disk, Serial: "vol0123456789abcdef0", NVMe: true}}
-	b.start()
-	b.complete(0, 1)
-	checkHealthy(b)
-	signBook(b)
+	return metadataFor(t, b, map[string]string{
+		"/latest/user-data":                  "hostname: shop.example.com\nntp: [169.254.169.123]\n",
+		"/latest/meta-data/instance-id":      "i-0123456789abcdef0",
+		"/latest/meta-data/placement/region": "eu-central-1",
+	})
+}
 
-	if got := b.run("hostname"); got != "shop.example.com" {
-		t.Errorf("the box is called %s", got)
+// checkEC2 sees that the user-data counts, and that nothing is asked of, or
+// taken from, a service that offers version 1 only.
+func checkEC2(b *box, m *Metadata) {
+	b.t.Helper()
+	checkNamed(b, "shop.example.com", "ec2")
+	asked := m.Asked()
+	if !slices.Contains(asked, "PUT /latest/api/token 200") || !slices.Contains(asked, "GET /latest/user-data 200") {
+		b.t.Errorf("the box asked %q", asked)
 	}
-	r := b.report()
-	if r.Hostname != "shop.example.com" || r.Platform != "ec2" {
-		t.Errorf("status says %q on %q", r.Hostname, r.Platform)
+	if slices.ContainsFunc(asked, func(a string) bool { return strings.HasSuffix(a, " 401") }) {
+		b.t.Errorf("the box asked without a token: %q", asked)
 	}
-	if at := b.run("findmnt -no SOURCE /var/lib/holdfast/data"); !strings.Contains(at, "holdfast--data") {
-		t.Errorf("the data is on %s, not on the data disk", at)
-	}
-	for _, a := range m.Asked() {
-		if strings.HasPrefix(a, "GET /latest/") && !strings.HasSuffix(a, " 200") && !strings.HasSuffix(a, " 404") {
-			t.Errorf("asked: %s", a)
-		}
-	}
-
-	// The same machine offered version 1 only: nothing may be asked of it, and
-	// what it knew stays.
 	m.V1Only(true)
 	m.Set("/latest/user-data", "hostname: evil.example.com\n")
 	b.try("systemctl restart holdfast-config.service")
-	if asked := m.Asked(); slices.ContainsFunc(asked, func(a string) bool { return strings.HasPrefix(a, "GET") }) {
-		t.Errorf("without a token it asked: %q", asked)
+	if asked = m.Asked(); len(asked) == 0 || slices.ContainsFunc(asked, func(a string) bool { return strings.HasPrefix(a, "GET") }) {
+		b.t.Errorf("of a service without tokens the box asked %q", asked)
 	}
-	if got := b.run("hostname"); got != "shop.example.com" {
-		t.Errorf("a service without tokens named the box %s", got)
-	}
-	b.off()
+	checkNamed(b, "shop.example.com", "ec2")
 }
 
-func onGoogle(t *testing.T, disk string) {
-	const userData = "/computeMetadata/v1/instance/attributes/user-data"
-	b, m := cloudBox(t, map[string]string{
-		userData:                          "hostname: shop2.example.com\nntpp: [a.example.com]\n",
-		"/computeMetadata/v1/instance/id": "4711", "/computeMetadata/v1/instance/name": "shop2",
-	})
+const googleData = "/computeMetadata/v1/instance/attributes/user-data"
+
+// onGoogle makes a box a machine of Google Cloud.
+func onGoogle(t *testing.T, b *box) *Metadata {
 	b.opts.System = System{Manufacturer: "Google", Product: "Google Compute Engine", BIOSVendor: "Google"}
 	b.opts.DiskBus = "virtio-scsi"
-	b.opts.Disks = []ExtraDisk{{Path: disk, Serial: "data"}}
-	b.start()
-	b.said(0, `holdfast: the stack is held: `)
-	if _, err := b.Shell.Ready(b.within(bootTime, "a boot"), 1); err != nil {
-		t.Fatal(err)
-	}
-	r := b.report()
-	bad, ok := condition(r, "config-refused")
-	if !ok || !strings.Contains(bad.Text, ":2") || !strings.Contains(bad.Text, "ntpp") {
-		t.Errorf("the bad user-data shows as %+v", bad)
-	}
-	if got := b.run("hostname"); got == "shop2.example.com" {
-		t.Error("half of a bad document was taken")
-	}
-	if foreign, ok := condition(r, "data-foreign"); !ok || !strings.Contains(foreign.Remedy, "holdfast data adopt") {
-		t.Errorf("another box's disk shows as %+v", foreign)
-	}
-	if r.Stack != "held" {
-		t.Errorf("the stack is %s on another box's data", r.Stack)
-	}
-	if out := b.run("docker ps -aq"); out != "" {
-		t.Errorf("containers on another box's data: %s", out)
-	}
+	return metadataFor(t, b, map[string]string{
+		googleData:                          "hostname: shop2.example.com\n",
+		"/computeMetadata/v1/instance/id":   "4711",
+		"/computeMetadata/v1/instance/name": "shop2",
+	})
+}
 
-	m.Set(userData, "hostname: shop2.example.com\ndata: {adopt: true}\n")
-	mark := b.Console.Mark()
-	b.try("systemctl reboot")
-	b.complete(mark, 2)
-	if got := b.run("hostname"); got != "shop2.example.com" {
-		t.Errorf("the box is called %s", got)
+// checkGoogle sees that the user-data counts, and that a later mistake in it
+// is named with its line while the last good one stays.
+func checkGoogle(b *box, m *Metadata) {
+	b.t.Helper()
+	checkNamed(b, "shop2.example.com", "gce")
+	m.Set(googleData, "hostname: shop3.example.com\nntpp: [a.example.com]\n")
+	b.try("systemctl restart holdfast-config.service")
+	b.run("systemctl restart holdfast.service")
+	b.run("holdfast wait-healthy --timeout 8m")
+	r := b.report()
+	if bad, ok := condition(r, "config-refused"); !ok || !strings.Contains(bad.Text, ":2") || !strings.Contains(bad.Text, "ntpp") {
+		b.t.Errorf("the bad user-data shows as %+v of %+v", bad, r.Conditions)
 	}
-	checkBook(b)
-	b.off()
+	checkNamed(b, "shop2.example.com", "gce")
+}
+
+func checkNamed(b *box, name, platform string) {
+	b.t.Helper()
+	if got := b.run("hostname"); got != name {
+		b.t.Errorf("the box is called %s, want %s", got, name)
+	}
+	if r := b.report(); r.Hostname != name || r.Platform != platform {
+		b.t.Errorf("status says %q on %q, want %q on %q", r.Hostname, r.Platform, name, platform)
+	}
 }
 
 func condition(r status.Report, code string) (status.Condition, bool) {

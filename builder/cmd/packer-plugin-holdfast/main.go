@@ -11,10 +11,13 @@ import (
 	"fmt"
 	"os"
 
+	packersdk "github.com/hashicorp/packer-plugin-sdk/packer"
 	"github.com/hashicorp/packer-plugin-sdk/plugin"
 
 	"github.com/holdfast/holdfast/builder"
 	"github.com/holdfast/holdfast/builder/packerplugin"
+	postgce "github.com/holdfast/holdfast/builder/packerplugin/gce"
+	postova "github.com/holdfast/holdfast/builder/packerplugin/ova"
 	"github.com/holdfast/holdfast/builder/sandbox"
 	"github.com/holdfast/holdfast/builder/supervisorbin"
 	"github.com/holdfast/holdfast/builder/version"
@@ -22,12 +25,20 @@ import (
 
 func main() {
 	sandbox.Child()
-	if err := packerplugin.Serve(os.Args[1:], version.Version, packerplugin.New(bake, operatingSystem()), nil); err != nil {
+	if err := packerplugin.Serve(os.Args[1:], version.Version, packerplugin.New(bake, operatingSystem()), targets()); err != nil {
 		if errors.Is(err, plugin.ErrManuallyStartedPlugin) || len(os.Args) < 2 {
 			err = errors.New("this is a Packer plugin: install it with `packer plugins install --path " + os.Args[0] + " github.com/holdfast/holdfast`, then run `packer build`")
 		}
 		fmt.Fprintln(os.Stderr, "packer-plugin-holdfast:", err)
 		os.Exit(1)
+	}
+}
+
+// targets are the post-processors: holdfast-ova and so on.
+func targets() map[string]packersdk.PostProcessor {
+	return map[string]packersdk.PostProcessor{
+		"ova": postova.New(),
+		"gce": postgce.New(),
 	}
 }
 

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
 //go:generate go tool -modfile=../../packer/go.mod packer-sdc mapstructure-to-hcl2 -type Config
+//go:generate mkdir -p ../../../build/packer-plugin-holdfast/builder/packerplugin/gce ../../../docs/partials
+//go:generate cp config.go ../../../build/packer-plugin-holdfast/builder/packerplugin/gce
+//go:generate go tool -modfile=../../packer/go.mod packer-sdc struct-markdown ../../../build/packer-plugin-holdfast/builder/packerplugin/gce/config.go
+//go:generate cp -r ../../../build/packer-plugin-holdfast/docs-partials/. ../../../docs/partials
 
 package postgce
 

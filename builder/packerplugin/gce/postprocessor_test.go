@@ -276,7 +276,7 @@ func TestPartialsAreCurrent(t *testing.T) {
 	}
 	for _, key := range keys() {
 		if !strings.Contains(string(b), "\n- `"+key+"` (") {
-			t.Errorf("docs/partials lack %s: run packer-sdc struct-markdown on config.go", key)
+			t.Errorf("docs/partials lack %s: run go generate", key)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -57,9 +58,27 @@ func (s *session) preflight(ctx context.Context) error {
 		}
 		st = newState(s.upload, id, s.o.all())
 	}
-	st.Regions = s.o.all()
 	s.st, s.began = st, true
-	return nil
+	return s.elsewhere(ctx)
+}
+
+// elsewhere removes copies that a killed run made in regions which are no
+// longer asked for.
+func (s *session) elsewhere(ctx context.Context) error {
+	for _, region := range s.st.Regions {
+		if slices.Contains(s.o.all(), region) {
+			continue
+		}
+		images, snapshots, err := s.madeBy(ctx, region, s.st)
+		if err == nil {
+			err = s.remove(ctx, region, images, snapshots)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	s.st.Regions = s.o.all()
+	return s.store.save(s.st)
 }
 
 // names looks in every region for images of the name. Those of the attempt in

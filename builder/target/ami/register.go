@@ -57,6 +57,7 @@ func (s *session) registration() *ec2.RegisterImageInput {
 
 // register makes the image of the snapshot and waits for it.
 func (s *session) register(ctx context.Context) error {
+	s.made(s.o.Region, "", s.st.Snapshot)
 	id := s.images[s.o.Region]
 	if id != "" {
 		s.rep.Say("image %s in %s was registered already", id, s.o.Region)
@@ -70,7 +71,7 @@ func (s *session) register(ctx context.Context) error {
 		}
 		s.rep.Say("image %s registered in %s", id, s.o.Region)
 	}
-	s.made(s.o.Region, id, s.st.Snapshot)
+	s.made(s.o.Region, id, "")
 	s.st.Image = id
 	if err := s.store.save(s.st); err != nil {
 		return err
@@ -82,7 +83,7 @@ func (s *session) register(ctx context.Context) error {
 func (s *session) registerImage(ctx context.Context) (string, error) {
 	in := s.registration()
 	var out *ec2.RegisterImageOutput
-	_, err := s.ec2(ctx, s.o.Region, call{what: "register the image", permission: "ec2:RegisterImage and ec2:CreateTags", missingUntil: time.Now().Add(s.p.Missing)},
+	_, err := s.ec2(ctx, s.o.Region, call{what: "register the image", permission: "ec2:RegisterImage and ec2:CreateTags", missingUntil: time.Now().Add(s.p.Missing), creates: true},
 		func(ctx context.Context, c *ec2.Client) error {
 			var err error
 			out, err = c.RegisterImage(ctx, in)
@@ -184,7 +185,7 @@ func (s *session) copyTo(ctx context.Context, region string) error {
 			}
 		}
 		var out *ec2.CopyImageOutput
-		_, err := s.ec2(ctx, region, call{what: "copy the image", permission: "ec2:CopyImage and ec2:CreateTags"}, func(ctx context.Context, c *ec2.Client) error {
+		_, err := s.ec2(ctx, region, call{what: "copy the image", permission: "ec2:CopyImage and ec2:CreateTags", creates: true}, func(ctx context.Context, c *ec2.Client) error {
 			var err error
 			out, err = c.CopyImage(ctx, in)
 			return err

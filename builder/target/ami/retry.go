@@ -33,7 +33,14 @@ type call struct {
 	window *window
 	// tries bounds the attempts; 0 is no bound but give.
 	tries int
+	// creates is true for a request that makes something: when the run is
+	// interrupted its answer is still waited for a little, because only that
+	// surely tells what to remove.
+	creates bool
 }
+
+// answerGrace is how long.
+const answerGrace = 4 * time.Second
 
 // do makes the attempts. ok is true when an attempt was made whose outcome is
 // not known: an answer that was lost.
@@ -43,6 +50,9 @@ func (c *caller) do(ctx context.Context, k call, f func(ctx context.Context) err
 	}
 	since := time.Now()
 	for n := 1; ; n++ {
+		if ctx.Err() != nil {
+			return lost, context.Cause(ctx)
+		}
 		v, err := c.attempt(ctx, k, f)
 		if err == nil {
 			return lost, nil
@@ -84,7 +94,14 @@ func (c *caller) attempt(ctx context.Context, k call, f func(ctx context.Context
 			return final, err
 		}
 	}
-	actx, cancel := context.WithTimeout(ctx, c.p.Attempt)
+	base := ctx
+	if k.creates {
+		late, stop := context.WithCancel(context.WithoutCancel(ctx))
+		defer stop()
+		defer context.AfterFunc(ctx, func() { time.AfterFunc(answerGrace, stop) })()
+		base = late
+	}
+	actx, cancel := context.WithTimeout(base, c.p.Attempt)
 	err := f(actx)
 	cancel()
 	v := judge(err)

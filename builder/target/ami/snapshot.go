@@ -91,7 +91,7 @@ func (s *session) start(ctx context.Context) (alive bool, err error) {
 	}
 	client := s.cl.ebs()
 	var out *ebs.StartSnapshotOutput
-	_, err = s.caller(s.o.Region).do(ctx, call{what: "start a snapshot", permission: "ebs:StartSnapshot and ec2:CreateTags"}, func(ctx context.Context) error {
+	_, err = s.caller(s.o.Region).do(ctx, call{what: "start a snapshot", permission: "ebs:StartSnapshot and ec2:CreateTags", creates: true}, func(ctx context.Context) error {
 		var err error
 		out, err = client.StartSnapshot(ctx, in)
 		return err

@@ -148,9 +148,7 @@ func (u Upload) checkAccess(report func(key, format string, args ...any)) {
 			report("image_members", "%q is nobody: write it like \"user:jo@example.com\", \"group:...\", \"serviceAccount:...\" or \"domain:example.com\"", m)
 		}
 	}
-	if err := u.Credentials.check(); err != nil {
-		report("credentials_file", "%v", err)
-	}
+	u.Credentials.check(report)
 	for _, e := range [][2]string{{"storage_endpoint", u.StorageEndpoint}, {"compute_endpoint", u.ComputeEndpoint}} {
 		if _, err := endpoint(e[1], ""); err != nil {
 			report(e[0], "%v", err)

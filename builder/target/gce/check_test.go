@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"cloud.google.com/go/auth/credentials"
 	"google.golang.org/api/googleapi"
 )
 
@@ -97,4 +98,17 @@ func TestKeySetIsWholeOrAbsent(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// A credentials file is of a kind that is known, whole, or refused.
+func FuzzCredentials(f *testing.F) {
+	f.Add([]byte(`{"type":"service_account","client_email":"a@example.com","private_key":"x"}`))
+	f.Add([]byte(`{"type":"authorized_user","client_id":"a","client_secret":"b","refresh_token":"c"}`))
+	f.Add([]byte(`{"type":"external_account","credential_source":{"executable":{"command":"x"}}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := parse(b, &credentials.DetectOptions{Scopes: []string{scope}})
+		if (c == nil) == (err == nil) {
+			t.Errorf("%v, %v", c, err)
+		}
+	})
 }

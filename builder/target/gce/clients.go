@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -26,7 +27,11 @@ import (
 	"github.com/holdfast/holdfast/builder/version"
 )
 
-const scope = "https://www.googleapis.com/auth/cloud-platform"
+const (
+	scope = "https://www.googleapis.com/auth/cloud-platform"
+	// maxKey bounds a credentials file in bytes.
+	maxKey = 1 << 20
+)
 
 // Credentials say who asks. With none of them Google's usual chain is
 // followed: GOOGLE_APPLICATION_CREDENTIALS, what `gcloud auth
@@ -46,7 +51,7 @@ var kinds = []credentials.CredType{
 	credentials.ExternalAccountAuthorizedUser, credentials.ImpersonatedServiceAccount,
 }
 
-func (c Credentials) check() error {
+func (c Credentials) check(report func(key, format string, args ...any)) {
 	n := 0
 	for _, s := range []string{c.File, c.JSON, c.Token} {
 		if s != "" {
@@ -54,12 +59,11 @@ func (c Credentials) check() error {
 		}
 	}
 	if n > 1 {
-		return errors.New("set one of credentials_file, credentials_json and access_token")
+		report("credentials_file", "set one of credentials_file, credentials_json and access_token")
 	}
 	if c.Impersonate != "" && !accountRE.MatchString(c.Impersonate) {
-		return fmt.Errorf("impersonate_service_account: %q is not the e-mail address of a service account", c.Impersonate)
+		report("impersonate_service_account", "%q is not the e-mail address of a service account", c.Impersonate)
 	}
-	return nil
 }
 
 // open finds the credentials; it may ask for a token.
@@ -77,7 +81,12 @@ func (c Credentials) base(client *http.Client) (*auth.Credentials, error) {
 	case c.Token != "":
 		return auth.NewCredentials(&auth.CredentialsOptions{TokenProvider: token(c.Token)}), nil
 	case c.File != "":
-		b, err := os.ReadFile(c.File)
+		f, err := os.Open(c.File)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		b, err := io.ReadAll(io.LimitReader(f, maxKey)) // what is cut off does not parse
 		if err != nil {
 			return nil, err
 		}

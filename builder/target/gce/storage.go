@@ -73,7 +73,7 @@ func (j *job) upload(ctx context.Context) (*storage.Object, error) {
 		Metadata:    map[string]string{hashKey: j.rec.SHA256},
 	}).IfGenerationMatch(0).
 		Media(io.TeeReader(io.LimitReader(f, j.rec.Bytes), sum), googleapi.ContentType("application/gzip"),
-			googleapi.ChunkSize(j.l.chunk), googleapi.ChunkRetryDeadline(j.l.retry), googleapi.ChunkTransferTimeout(j.l.piece),
+			googleapi.ChunkSize(j.l.chunk), googleapi.ChunkRetryDeadline(j.l.piece+j.l.retry), googleapi.ChunkTransferTimeout(j.l.piece),
 			googleapi.EnableAutoChecksum()).
 		ProgressUpdater(func(done, _ int64) { meter.Progress(done, j.rec.Bytes) }).
 		WithRetry(nil, transient).Context(ctx).Do()
@@ -95,7 +95,7 @@ func (j *job) upload(ctx context.Context) (*storage.Object, error) {
 // has not come to its end.
 func (j *job) removeObject(ctx context.Context) error {
 	if address := j.c.sessions.open(); address != "" {
-		// Google forgets it after a week in any case, and bills nothing for it.
+		// Best effort: Google forgets it after a week in any case.
 		if r, err := http.NewRequestWithContext(ctx, http.MethodDelete, address, nil); err == nil {
 			if res, err := j.c.http.Do(r); err == nil {
 				res.Body.Close()
