@@ -38,8 +38,10 @@ help: ## list the targets
 
 image: lock ## bake the demo into dist/demo-VERSION (VERSION=1.1.0 for the other one)
 	@packer build -var version=$(VERSION) $(if $(ARCHIVE),-var archive=$(ARCHIVE)) $(if $(MIRROR),-var mirror=$(MIRROR)) $(ARGS) packer.pkr.hcl
+	@holdfast-release inspect --roots $(DIST)
 	@echo "Next: make run            boot it, with the guest book on http://127.0.0.1:8080/"
-	@echo "      ls $(DIST)    disk.raw to import elsewhere, manifest.json, sbom.cdx.json, holdfast.lock"
+	@echo "      ls $(DIST)    .ova for vSphere and VirtualBox (docs/ova.md), .tar.gz for Google Cloud (docs/gce.md), disk.raw"
+	@echo "      packer build -var aws_region=... packer.pkr.hcl   makes an AMI too (docs/ami.md)"
 
 run: setup ## boot the newest image in QEMU, port 8080 forwarded; Ctrl-C powers it off
 	@exec holdfast-release run $(ARGS)

@@ -100,6 +100,12 @@ variable "cache" {
   description = "Folder for slow work; by default $HOLDFAST_CACHE, else ~/.cache/holdfast."
 }
 
+variable "factory" {
+  type        = string
+  default     = "embedded"
+  description = "embedded: the disk holds the stack's images; seed: boxes fetch them at first boot."
+}
+
 variable "size" {
   type        = string
   default     = "XS"
@@ -153,6 +159,7 @@ source "holdfast" "image" {
   extra_packages = var.extra_packages
   signing_key    = var.signing_key
   signing_cert   = var.signing_cert
+  factory        = var.factory
   output         = var.output != "" ? var.output : "${path.root}/dist/${local.release}"
   cache          = var.cache
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/holdfast/holdfast/appliance/daemon"
 	"github.com/holdfast/holdfast/appliance/engine"
+	"github.com/holdfast/holdfast/appliance/status/facts"
 )
 
 type daemonOptions struct {
@@ -91,7 +92,8 @@ func runDaemon(c *cobra.Command, o *options, d *daemonOptions) error {
 		return err
 	}
 	var place daemon.Place
-	if d.stack == "" {
+	// Only a box is configured where it lands.
+	if f, _ := facts.Read(""); d.stack == "" && f.Sealed {
 		place = daemon.Here{}
 	}
 	return daemon.New(daemon.Config{

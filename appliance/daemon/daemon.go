@@ -77,7 +77,7 @@ type Daemon struct {
 	timings  status.Timings
 	rootCond []status.Condition
 
-	looking sync.Mutex
+	looking, telling sync.Mutex
 	// Guarded by the feed's lock, see update.
 	view      settings.View
 	ports     published

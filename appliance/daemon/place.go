@@ -70,6 +70,9 @@ func (d *Daemon) lookAround() {
 // console what of it a person should see. edit runs under the feed's lock,
 // which also guards view, ports and stackCond.
 func (d *Daemon) update(edit func(*status.Report) bool) {
+	// Each change is told before the next is made.
+	d.telling.Lock()
+	defer d.telling.Unlock()
 	d.feed.UpdateIf(edit)
 	r, _ := d.feed.Get()
 	d.say.conditions(r.Conditions)

@@ -4,6 +4,7 @@ package fetch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -51,10 +52,11 @@ func (n *wire) RoundTrip(q *http.Request) (*http.Response, error) {
 	context.AfterFunc(q.Context(), func() { r.CloseWithError(context.Cause(q.Context())) })
 	go func() {
 		defer func() {
-			if p := recover(); p != nil && p != http.ErrAbortHandler {
-				panic(p)
-			} else if p != nil {
-				w.CloseWithError(fmt.Errorf("connection reset"))
+			if p := recover(); p != nil {
+				if err, ok := p.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
+					panic(p)
+				}
+				w.CloseWithError(errors.New("connection reset"))
 			}
 			a.WriteHeader(http.StatusOK)
 			w.Close()

@@ -22,7 +22,7 @@ import (
 	"github.com/holdfast/holdfast/builder/target/look"
 )
 
-type inspectOptions struct{ verify, json bool }
+type inspectOptions struct{ verify, roots, json bool }
 
 func inspectCommand() *cobra.Command {
 	var o inspectOptions
@@ -30,8 +30,9 @@ func inspectCommand() *cobra.Command {
 		Use: "inspect [DIST | FILE]", Short: "show what a bake made, and check it", Args: upToOne,
 		Long: `Shows an output folder of a bake (the newest below dist/ by default): release,
 root hash, partitions, files, and how long each step took. --verify reads every
-file and compares its hash with the manifest, and looks into each disk image for
-the root hash that it boots.
+file and compares its hash with the manifest. --roots reads the root hash out of
+the own bytes of every disk image in the folder, side by side, and checks each
+block of those roots.
 
 FILE is one disk image (` + look.Kinds + `): its partitions and the
 root hash are read from its own bytes, and every block of the root is checked.`,
@@ -52,9 +53,9 @@ root hash are read from its own bytes, and every block of the root is checked.`,
 					return err
 				}
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s: every file is what manifest.json says\n", dist)
-				if err := verifyImages(cmd.Context(), cmd.ErrOrStderr(), dist, m); err != nil {
-					return err
-				}
+			}
+			if o.roots {
+				return compareRoots(cmd.Context(), cmd.OutOrStdout(), dist, m)
 			}
 			if o.json {
 				e := json.NewEncoder(cmd.OutOrStdout())
@@ -66,6 +67,7 @@ root hash are read from its own bytes, and every block of the root is checked.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.verify, "verify", false, "compare every file with its hash")
+	f.BoolVar(&o.roots, "roots", false, "print the root hash that each disk image boots")
 	f.BoolVar(&o.json, "json", false, "print the manifest as JSON")
 	return cmd
 }
@@ -107,9 +109,9 @@ func inspectImage(ctx context.Context, out io.Writer, file string) error {
 	return w.Flush()
 }
 
-// verifyImages looks into every disk image of an output folder: all must boot
+// compareRoots looks into every disk image of an output folder: all must boot
 // the root of the manifest.
-func verifyImages(ctx context.Context, out io.Writer, dist string, m *builder.Manifest) error {
+func compareRoots(ctx context.Context, out io.Writer, dist string, m *builder.Manifest) error {
 	names, err := os.ReadDir(dist)
 	if err != nil {
 		return err

@@ -134,3 +134,25 @@ func TestKilledThenChanged(t *testing.T) {
 		t.Errorf("%v, %d images, %d snapshots", err, len(f.images), len(f.snaps))
 	}
 }
+
+// A copy that a killed run began in a region which is no longer asked for goes
+// too.
+func TestKilledThenFewerRegions(t *testing.T) {
+	f, d := newFake(t), baked(t)
+	o := f.options(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	o.Patience.Cleanup, o.Regions = time.Nanosecond, []string{"us-east-1"}
+	f.after = func(op string, n int) {
+		if op == "CopyImage" {
+			cancel()
+		}
+	}
+	if _, err := Publish(ctx, d, o, &lines{}); err == nil || len(f.images) != 2 || len(f.snaps) != 2 {
+		t.Fatalf("%v, %d images", err, len(f.images))
+	}
+	o.Patience.Cleanup, f.after, o.Regions = 10*time.Second, nil, nil
+	r, err := Publish(t.Context(), d, o, &lines{})
+	if err != nil || len(f.images) != 1 || len(f.snaps) != 1 || f.images[r.Images[0].ID] == nil || f.count["RegisterImage"] != 1 {
+		t.Errorf("%v, %d images, %d snapshots", err, len(f.images), len(f.snaps))
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -15,6 +16,10 @@ import (
 
 	"github.com/holdfast/holdfast/compose/budget"
 )
+
+// lookWithin is how long the first questions may fail: a wrong address shows
+// there.
+const lookWithin = 30 * time.Second
 
 // errTaken is that the name is in use.
 var errTaken = errors.New("the name is taken")
@@ -122,7 +127,7 @@ func (s *session) imagesBy(ctx context.Context, region, filter, value string) ([
 	}
 	for {
 		var out *ec2.DescribeImagesOutput
-		_, err := s.ec2(ctx, region, call{what: "look for images", permission: "ec2:DescribeImages"}, func(ctx context.Context, c *ec2.Client) error {
+		_, err := s.ec2(ctx, region, call{what: "look for images", permission: "ec2:DescribeImages", give: min(s.p.Call, lookWithin)}, func(ctx context.Context, c *ec2.Client) error {
 			var err error
 			out, err = c.DescribeImages(ctx, in)
 			return err

@@ -106,7 +106,10 @@ func (s *session) registerImage(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return aws.ToString(out.ImageId), nil
+	if id := aws.ToString(out.ImageId); imageRE.MatchString(id) {
+		return id, nil
+	}
+	return "", fmt.Errorf("register the image in %s: the answer has no id but %q", s.o.Region, aws.ToString(out.ImageId))
 }
 
 // makeRoom deregisters own images of the name, when told to.

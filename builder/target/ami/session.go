@@ -40,9 +40,14 @@ func Publish(ctx context.Context, d *target.Disk, o Options, r Reporter) (*Resul
 	}
 	defer s.store.close()
 	for _, step := range s.steps() {
-		if err := step.run(ctx); err != nil {
-			return nil, s.abandon(ctx, err)
+		err := step.run(ctx)
+		if err == nil {
+			continue
 		}
+		if ctx.Err() != nil {
+			err = fmt.Errorf("stopped at step %q: %w", step.name, err)
+		}
+		return nil, s.abandon(ctx, err)
 	}
 	return s.finish()
 }
