@@ -182,10 +182,10 @@ build {
   }
 
   post-processor "holdfast-ami" {
-    skip_create_ami = var.aws_region == ""
-    region          = var.aws_region
-    ami_regions     = var.aws_copy_regions
-    size            = var.size
-    secure_boot     = true
+    skip_upload = var.aws_region == ""
+    region      = var.aws_region
+    ami_regions = var.aws_copy_regions
+    size        = var.size
+    secure_boot = true
   }
 }

@@ -183,6 +183,9 @@ func screenLines(r status.Report) []string {
 	} else {
 		fmt.Fprintf(t, "admin access\toff, no ssh key is configured\n")
 	}
+	if r.Data != nil {
+		fmt.Fprintf(t, "data\t%s\n", dataText(*r.Data))
+	}
 	fmt.Fprintf(t, "box\t%s\n", strings.Trim(r.Platform+", slot "+r.Slot+fmt.Sprintf(", generation %d, ", r.Generation)+r.Release.OS, ", "))
 	t.Flush()
 	lines = append(lines, strings.Split(strings.TrimRight(b.String(), "\n"), "\n")...)

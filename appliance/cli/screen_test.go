@@ -25,6 +25,7 @@ func placed() status.Report {
 	r.Addresses = []status.Address{{Interface: "ens192", Address: "10.0.0.5", Prefix: 24}, {Interface: "ens192", Address: "2001:db8::5", Prefix: 64}}
 	r.URLs = []string{"http://10.0.0.5/", "http://[2001:db8::5]/"}
 	r.SSH = status.SSH{Enabled: true, HostKey: "SHA256:u2bd0yHyQ5cMHnBiPFN5GHuJlHDBGUO3CkLgWWM9QxU", Keys: []string{"SHA256:x", "SHA256:y"}}
+	r.Data = &status.DataDisk{Place: "data-disk", Disk: &status.DiskID{Device: "/dev/sdb", Bytes: 20 << 30}}
 	r.Config = status.Config{Origin: map[string]string{"network": "ovf"}, Sources: []status.ConfigSource{
 		{Name: "file", Where: "config.yaml", State: "absent", Problems: []string{}},
 		{Name: "ovf", Where: "OVF environment", State: "kept", Why: "refused", Problems: []string{"OVF environment: address: \"10.0.0\" is no address; write 10.0.0.5/24"}},

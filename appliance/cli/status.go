@@ -98,6 +98,9 @@ func placeRows(t io.Writer, r status.Report) {
 		fmt.Fprintf(t, "platform\t%s\n", r.Platform)
 		fmt.Fprintf(t, "ssh\t%s\n", sshText(r.SSH))
 	}
+	if r.Data != nil {
+		fmt.Fprintf(t, "data\t%s\n", dataText(*r.Data))
+	}
 	for _, s := range r.Config.Sources {
 		if s.State != "absent" {
 			fmt.Fprintf(t, "configuration\t%s\n", sourceText(s))
@@ -106,6 +109,17 @@ func placeRows(t io.Writer, r status.Report) {
 			fmt.Fprintf(t, "\t%s\n", status.Printable(p))
 		}
 	}
+}
+
+// dataText says in half a line where the data lives; holdfast data says all.
+func dataText(d status.DataDisk) string {
+	switch {
+	case d.Held != nil:
+		return "not in use"
+	case d.Disk != nil:
+		return fmt.Sprintf("on data disk %s, %s", d.Disk.Device, bytesText(d.Disk.Bytes))
+	}
+	return "on the system disk"
 }
 
 func sshText(s status.SSH) string {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/types"
 
+	"github.com/holdfast/holdfast/appliance/firstboot"
 	"github.com/holdfast/holdfast/appliance/settings"
 	"github.com/holdfast/holdfast/appliance/status"
 	"github.com/holdfast/holdfast/compose/stack"
@@ -53,11 +54,15 @@ func (d *Daemon) lookAround() {
 	d.looking.Lock()
 	defer d.looking.Unlock()
 	v := d.c.Place.Look()
+	var home *status.DataDisk
+	if h, err := firstboot.ReadData(d.c.Root); err == nil {
+		home = &h // where it can't be read the stack is held, and says so
+	}
 	d.update(func(r *status.Report) bool {
-		if reflect.DeepEqual(v, d.view) {
+		if reflect.DeepEqual(v, d.view) && reflect.DeepEqual(home, r.Data) {
 			return false
 		}
-		d.view = v
+		d.view, r.Data = v, home
 		r.Hostname, r.Platform, r.Config, r.SSH = v.Hostname, v.Platform, v.Config, v.SSH
 		r.Addresses, r.URLs = orNone(v.Addresses), urls(v.Addresses, d.ports)
 		r.Conditions = d.conditions()

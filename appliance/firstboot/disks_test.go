@@ -38,6 +38,7 @@ func TestOnlyDisksAreLookedAt(t *testing.T) {
 		slottest.Put(t, f.root, "sys/devices/pci0/block/"+kernel+"/size", "99999999\n")
 		link(t, f.root, "sys/class/block/"+kernel, "../../devices/pci0/block/"+kernel)
 	}
+	slottest.Put(t, f.root, "sys/devices/pci0/block/vda/size", "99999999\n")
 	for _, kernel := range []string{"vdb", "sdaa", "xvdf", "nvme12n3"} {
 		f.attach(kernel, newDisk("serial-"+kernel, 20*gib))
 	}

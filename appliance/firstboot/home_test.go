@@ -3,6 +3,7 @@
 package firstboot
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -163,6 +164,16 @@ func TestLaterBoots(t *testing.T) {
 		{name: "the disk was wiped", disk: true, change: func(f *fakeLVM) { f.disks["vdb"].foreign = "ext4" }, code: "data-missing"},
 		{name: "its volume is gone", disk: true, change: func(f *fakeLVM) { delete(f.disks["vdb"].volumes, firstData) }, code: "data-missing", text: "volume data-1"},
 		{name: "its label is gone", disk: true, change: func(f *fakeLVM) { f.disks["vdb"].tags = nil }, code: "data-disk-damaged", text: "no label"},
+		{name: "an empty home of its own is attached", disk: true, change: func(f *fakeLVM) {
+			f.sys.tags = nil
+			f.disks["vdb"].tags = Label{Box: boxA}.Tags()
+		}, code: "data-missing", text: "is empty; the stack is not started on empty volumes"},
+		{name: "record and tags are lost, the data is of a later generation", change: func(f *fakeLVM) {
+			f.sys.tags = nil
+			f.sys.volumes["data-3"] = f.sys.volumes[firstData]
+			delete(f.sys.volumes, firstData)
+			_ = os.Remove(filepath.Join(f.root, slot.Path))
+		}, code: "data-missing", text: "data on data-3"},
 		{name: "it is read-only", disk: true, change: func(f *fakeLVM) { d := f.detach("vdb"); d.readOnly = true; f.attach("vdb", d) }, code: "data-disk-unfit", text: "read-only"},
 		{name: "a copy is attached too", disk: true, change: func(f *fakeLVM) { f.attach("vdc", f.disks["vdb"].clone("copy")) }, code: "data-two-disks", text: "/dev/vdb (serial home, 20 GiB), /dev/vdc (serial copy, 20 GiB)"},
 		{name: "it is a copy", disk: true, change: func(f *fakeLVM) { d := f.detach("vdb"); f.attach("vdc", d.clone("copy")) }},
@@ -236,6 +247,67 @@ func TestRestoredDisk(t *testing.T) {
 	rec, err := slot.Load(f.root)
 	if _, v := f.data(); err != nil || v.content != "entry" || rec.Committed.Number != 4 || rec.Committed.Data != firstData {
 		t.Errorf("content %q, record %+v, %v", v.content, rec, err)
+	}
+}
+
+// TestHalfMadeDisk: where the disk that was being made is not to be found, no
+// other home is chosen in silence.
+func TestHalfMadeDisk(t *testing.T) {
+	f := newLVM(t, 4*gib)
+	f.attach("vdb", newDisk("home", 20*gib))
+	if err := storage(t, f); err != nil {
+		t.Fatal(err)
+	}
+	f.ran, f.cut = nil, 3 // after pvcreate
+	if err := f.boot(Wish{}); !errors.Is(err, errCut) {
+		t.Fatal(err)
+	}
+	f.reboot()
+	d := f.detach("vdb")
+	held(t, f, f.power(Wish{}), "data-disk-absent", "power failed")
+	// One that looks the same but is not.
+	other := d.clone("other")
+	other.pv = "EEEEEE-0000-0000-0000-0000-0000-000009"
+	f.attach("vdb", other)
+	held(t, f, f.power(Wish{}), "data-disk-absent", "power failed")
+	f.attach("vdc", d)
+	if err := f.power(Wish{}); err != nil {
+		t.Fatal(err)
+	}
+	if home, _ := f.data(); home != d || other.group != "" {
+		t.Errorf("the data lives on %s", home)
+	}
+}
+
+// TestNothingToAdopt: a disk without what its label says is left as it is.
+func TestNothingToAdopt(t *testing.T) {
+	f := newBox(t, boxB, 4*gib)
+	d := trial(t)
+	delete(d.volumes, "data-3")
+	f.attach("vdb", d)
+	held(t, f, f.power(Wish{}), "data-foreign", "")
+	before := untouched(f)
+	if err := f.adopt(); err == nil || !strings.Contains(err.Error(), "volume data-3, which is not there") || untouched(f) != before {
+		t.Errorf("%v\n%s", err, untouched(f))
+	}
+}
+
+// TestTrialIsNotResized: snapshot and origin stay of one size.
+func TestTrialIsNotResized(t *testing.T) {
+	f := newLVM(t, 4*gib)
+	f.attach("vdb", newDisk("home", 20*gib))
+	d, v := upWith(t, f, "entry")
+	d.volumes["data-2"] = &fakeVolume{bytes: v.bytes, xfs: v.xfs, tag: true}
+	d.tags = append(d.tags, tag(tagTrial, "2"))
+	was := v.bytes
+	f.detach("vdb")
+	d.bytes = 60 * gib
+	f.attach("vdb", d)
+	if err := f.power(Wish{}); err != nil {
+		t.Fatal(err)
+	}
+	if v.bytes != was || d.volumes["data-2"].bytes != was || d.volumes["data-2"].active {
+		t.Errorf("snapshot and origin differ, or both are active:\n%s", d)
 	}
 }
 

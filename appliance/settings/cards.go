@@ -79,6 +79,10 @@ func addresses(cards []Card) []status.Address {
 // shown leaves out what works on the link alone. An IPv4 address of that kind
 // is shown: a cloud may give no other, and without DHCP it says so.
 func shown(a netip.Addr) bool {
+	// IPv6 once had addresses for one site, fec0::/10 (RFC 3879).
+	if a.Is6() && a.As16()[0] == 0xfe && a.As16()[1]&0xc0 == 0xc0 {
+		return false
+	}
 	return !a.IsLoopback() && !a.IsMulticast() && (a.Is4() || !a.IsLinkLocalUnicast())
 }
 

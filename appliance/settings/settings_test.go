@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -201,5 +202,15 @@ func TestWatch(t *testing.T) {
 	err := Watch(ctx, func() { calls++; cancel() })
 	if !errors.Is(err, context.Canceled) || calls != 1 {
 		t.Errorf("%d calls, %v", calls, err)
+	}
+}
+
+func TestShown(t *testing.T) {
+	for address, want := range map[string]bool{
+		"10.0.0.5": true, "169.254.0.15": true, "127.0.0.1": false, "2001:db8::5": true, "fd00::5": true, "fe80::1": false, "fec0::1": false, "::1": false, "ff02::1": false,
+	} {
+		if got := shown(netip.MustParseAddr(address)); got != want {
+			t.Errorf("%s: %v", address, got)
+		}
 	}
 }

@@ -37,6 +37,8 @@ type Report struct {
 	Config Config `json:"config"`
 	// SSH says whether and how admins get in.
 	SSH SSH `json:"ssh"`
+	// Data says where the data of the services lives, nil before that is known.
+	Data *DataDisk `json:"data,omitempty"`
 	// Stack is "starting", "healthy", "degraded", "held", "stopping" or
 	// "stopped".
 	Stack string `json:"stack"`

@@ -168,6 +168,7 @@ func (o onlyIn) ReadAt(b []byte, off int64) (int, error) {
 
 func TestBlocksEnd(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
 	gone := errors.New("gone")
 	n := 0
 	for _, err := range disk(t, sample()).Blocks(ctx, nil) {

@@ -23,8 +23,9 @@ const dataDisk = 4 << 30
 
 // TestDataDisk is the life of one data disk: an empty one becomes the home of
 // a box's data, the box is thrown away, a second one finds the disk and holds
-// until it is told to adopt it, and goes on with what was written. A third
-// disk, with somebody's file system on it, is named and left alone.
+// until it is told to adopt it, and goes on with what was written. Started
+// without the disk it holds again, and goes on by itself once it is plugged
+// in. A third disk, with somebody's file system on it, is named and left alone.
 func TestDataDisk(t *testing.T) {
 	dir := t.TempDir()
 	home, err := NewDisk(t.Context(), tree, dir, "home", dataDisk)
@@ -57,6 +58,7 @@ func TestDataDisk(t *testing.T) {
 	first.off()
 
 	second := newBox(t, "")
+	second.opts.DiskBus = "virtio-scsi" // takes a disk while it runs
 	second.opts.Disks = []ExtraDisk{{Path: theirs, Serial: "theirs", NVMe: true}, {Path: home, Serial: "home-0001"}}
 	second.start()
 
@@ -68,7 +70,7 @@ func TestDataDisk(t *testing.T) {
 	if r.Stack != "held" || !slices.ContainsFunc(r.Conditions, func(c status.Condition) bool { return c.Code == "data-foreign" }) {
 		t.Errorf("stack %s, conditions %+v", r.Stack, r.Conditions)
 	}
-	if got := second.run("dmsetup ls"); strings.Contains(got, "data") {
+	if got := second.run("dmsetup ls"); strings.Contains(got, "holdfast--data") {
 		t.Errorf("volumes of the other box are active:\n%s", got)
 	}
 	if out, code := second.try("docker ps"); code == 0 {
@@ -83,9 +85,21 @@ func TestDataDisk(t *testing.T) {
 	if got := second.run("cd /var/lib/holdfast/data/secrets && sha256sum *"); got != secret {
 		t.Errorf("secrets are\n%s\nand were\n%s", got, secret)
 	}
-	mark := second.Console.Mark()
-	second.try("systemctl reboot")
-	second.complete(mark, 2)
+	second.off()
+
+	// The same box without its disk, which is then plugged in.
+	second.opts.Disks = second.opts.Disks[:1]
+	second.start()
+	second.said(0, `holdfast: the stack is held: the data lives on the data disk .*home-0001.* not attached`)
+	if _, err := second.Shell.Ready(second.within(bootTime, "a boot"), 1); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []string{"drive_add 0 if=none,id=late,format=qcow2,cache=writeback,file=" + home, "device_add scsi-hd,id=late0,bus=scsi0.0,drive=late,serial=home-0001"} {
+		if out, err := second.QMP.Monitor(t.Context(), c); err != nil {
+			t.Fatalf("%s: %v %s", c, err, out)
+		}
+	}
+	second.complete(0, 1)
 	checkHealthy(second)
 	checkBook(second)
 	if d = second.data(); d.Place != "data-disk" || d.Label.Box != second.report().MachineID || len(d.Others) != 1 || d.Others[0].Holds != "ext4" {

@@ -59,6 +59,7 @@ func checkSettings(b *box) {
 	for _, row := range []struct{ command, want string }{
 		{"hostname", "box1.example.com"},
 		{"cat /etc/hostname", "box1.example.com"},
+		{"getent hosts box1.example.com", "box1.example.com"},
 		{"ip -br -4 address show scope global dev $(ls /sys/class/net | grep ^en)", "10.0.2.15/24"},
 		{"ip -4 route show default", "via 10.0.2.2 "},
 		{"resolvectl dns", "Global: 10.0.2.3"},
@@ -72,6 +73,9 @@ func checkSettings(b *box) {
 		if got := b.run(row.command); !strings.Contains(got, row.want) {
 			b.t.Errorf("`%s` says %q, want %q", row.command, got, row.want)
 		}
+	}
+	if out := b.run("systemd-analyze verify --man=no default.target 2>&1; journalctl -b -g 'ordering cycle' -o cat || true"); out != "" && out != "-- No entries --" {
+		b.t.Errorf("systemd says of the units: %s", out)
 	}
 	if leases := b.run("ls /run/systemd/netif/leases"); leases != "" {
 		b.t.Errorf("a box with a fixed address has the DHCP leases %s", leases)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/holdfast/holdfast/builder"
 	"github.com/holdfast/holdfast/builder/packerplugin"
+	postami "github.com/holdfast/holdfast/builder/packerplugin/ami"
 	postgce "github.com/holdfast/holdfast/builder/packerplugin/gce"
 	postova "github.com/holdfast/holdfast/builder/packerplugin/ova"
 	"github.com/holdfast/holdfast/builder/sandbox"
@@ -39,6 +40,7 @@ func targets() map[string]packersdk.PostProcessor {
 	return map[string]packersdk.PostProcessor{
 		"ova": postova.New(),
 		"gce": postgce.New(),
+		"ami": postami.New(),
 	}
 }
 

@@ -249,7 +249,7 @@ func TestFailuresLeaveNothing(t *testing.T) {
 				f, d := newFake(t), baked(t)
 				o := f.options(t)
 				o.Regions, o.Users = []string{"us-east-1"}, []string{"123456789012"}
-				f.fault = func(w http.ResponseWriter, r *http.Request, got string, n int) bool {
+				f.meet(func(w http.ResponseWriter, r *http.Request, got string, n int) bool {
 					// The first look for snapshots is the preflight's.
 					if got != op || op == "PutSnapshotBlock" && n == 1 || op == "DescribeSnapshots" && r.Form.Get("SnapshotId.1") == "" {
 						return false
@@ -265,7 +265,7 @@ func TestFailuresLeaveNothing(t *testing.T) {
 						ec2Error(w, 403, "UnauthorizedOperation", "You are not authorized")
 					}
 					return true
-				}
+				})
 				_, err := Publish(t.Context(), d, o, &lines{})
 				if err == nil {
 					t.Fatal("it succeeded")
@@ -299,7 +299,7 @@ func TestFaultsThatPass(t *testing.T) {
 			o.Regions, o.Users = []string{"us-east-1"}, []string{"123456789012"}
 			var mu sync.Mutex
 			hit := map[string]int{}
-			f.fault = func(w http.ResponseWriter, r *http.Request, op string, n int) bool {
+			f.meet(func(w http.ResponseWriter, r *http.Request, op string, n int) bool {
 				mu.Lock()
 				hit[op]++
 				first := hit[op] <= 2
@@ -308,7 +308,7 @@ func TestFaultsThatPass(t *testing.T) {
 					fault(w, op)
 				}
 				return first
-			}
+			})
 			if _, err := Publish(t.Context(), d, o, &lines{}); err != nil {
 				t.Error(err)
 			}
@@ -324,11 +324,11 @@ func TestLostAnswers(t *testing.T) {
 			f, d := newFake(t), baked(t)
 			o := f.options(t)
 			o.Regions = []string{"us-east-1"}
-			f.after = func(got string, n int) {
+			f.watch(func(got string, n int) {
 				if got == op && n == 1 {
 					panic(http.ErrAbortHandler)
 				}
-			}
+			})
 			r, err := Publish(t.Context(), d, o, &lines{})
 			if err != nil {
 				t.Fatal(err)
@@ -346,24 +346,24 @@ func TestSnapshotUnknownAtFirst(t *testing.T) {
 	f, d := newFake(t), baked(t)
 	o := f.options(t)
 	o.Patience.Missing = 5 * time.Second
-	f.fault = func(w http.ResponseWriter, r *http.Request, op string, n int) bool {
+	f.meet(func(w http.ResponseWriter, r *http.Request, op string, n int) bool {
 		if unknown := op == "PutSnapshotBlock" && n < 20; unknown {
 			ebsError(w, 404, "ResourceNotFoundException", "The snapshot does not exist.")
 			return true
 		}
 		return false
-	}
+	})
 	if _, err := Publish(t.Context(), d, o, &lines{}); err != nil {
 		t.Error(err)
 	}
 	o.Name, o.Patience.Missing = "other", 50*time.Millisecond
-	f.fault = func(w http.ResponseWriter, r *http.Request, op string, n int) bool {
+	f.meet(func(w http.ResponseWriter, r *http.Request, op string, n int) bool {
 		if op == "PutSnapshotBlock" {
 			ebsError(w, 404, "ResourceNotFoundException", "The snapshot does not exist.")
 			return true
 		}
 		return false
-	}
+	})
 	if _, err := Publish(t.Context(), d, o, &lines{}); err == nil || !strings.Contains(err.Error(), "does not exist") || len(f.snaps) != 1 {
 		t.Errorf("error %v, %d snapshots", err, len(f.snaps))
 	}
@@ -378,12 +378,12 @@ func TestInterrupt(t *testing.T) {
 			o.Regions = []string{"us-east-1"}
 			ctx, cancel := context.WithCancelCause(t.Context())
 			gone := errors.New("packer is gone")
-			f.fault = func(w http.ResponseWriter, r *http.Request, got string, n int) bool {
+			f.meet(func(w http.ResponseWriter, r *http.Request, got string, n int) bool {
 				if got == op && n == 1 {
 					cancel(gone)
 				}
 				return false
-			}
+			})
 			if _, err := Publish(ctx, d, o, &lines{}); !errors.Is(err, gone) {
 				t.Errorf("error %v, want %v", err, gone)
 			}

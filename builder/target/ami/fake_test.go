@@ -42,6 +42,8 @@ type fake struct {
 	after func(op string, n int)
 	count map[string]int
 	block bool // block public access
+	// encrypts is encryption by default.
+	encrypts bool
 }
 
 type fakeSnap struct {
@@ -68,6 +70,19 @@ func newFake(t *testing.T) *fake {
 	return f
 }
 
+// meet sets fault, watch sets after.
+func (f *fake) meet(fault func(w http.ResponseWriter, r *http.Request, op string, n int) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fault = fault
+}
+
+func (f *fake) watch(after func(op string, n int)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.after = after
+}
+
 // scope is the region that a request is signed for.
 func scope(r *http.Request) string {
 	_, s, _ := strings.Cut(r.Header.Get("Authorization"), "Credential=")
@@ -83,7 +98,7 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
-	op := ""
+	var op string
 	switch {
 	case parts[0] != "snapshots":
 		r.Form, _ = url.ParseQuery(string(body))
@@ -221,8 +236,12 @@ func (f *fake) startSnapshot(w http.ResponseWriter, r *http.Request, body []byte
 		}
 		f.snaps[s.id] = s
 	}
+	out := map[string]any{"SnapshotId": s.id, "Status": "pending", "BlockSize": ebs.BlockSize, "VolumeSize": s.gib}
+	if f.encrypts {
+		out["KmsKeyArn"] = "arn:aws:kms:eu-central-1:123456789012:key/1"
+	}
 	w.WriteHeader(201)
-	json.NewEncoder(w).Encode(map[string]any{"SnapshotId": s.id, "Status": "pending", "BlockSize": ebs.BlockSize, "VolumeSize": s.gib})
+	json.NewEncoder(w).Encode(out)
 }
 
 func (f *fake) ec2(w http.ResponseWriter, r *http.Request, op string) {

@@ -74,12 +74,12 @@ func TestKill(t *testing.T) {
 			cmd.Stderr = &said
 			hit := make(chan struct{})
 			var once sync.Once
-			f.after = func(op string, n int) {
+			f.watch(func(op string, n int) {
 				if op == c.op && n >= c.n {
 					once.Do(func() { close(hit) })
 					<-t.Context().Done() // no answer: the child is killed while it waits
 				}
-			}
+			})
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -90,9 +90,7 @@ func TestKill(t *testing.T) {
 			}
 			cmd.Process.Kill()
 			cmd.Wait()
-			f.mu.Lock()
-			f.after = nil
-			f.mu.Unlock()
+			f.watch(nil)
 			if t.Failed() {
 				t.Fatal(said.String())
 			}
@@ -120,15 +118,16 @@ func TestKilledThenChanged(t *testing.T) {
 	first := baked(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	o.Patience.Cleanup = time.Nanosecond // as good as killed
-	f.after = func(op string, n int) {
+	f.watch(func(op string, n int) {
 		if op == "RegisterImage" {
 			cancel()
 		}
-	}
+	})
 	if _, err := Publish(ctx, first, o, &lines{}); err == nil || len(f.images) != 1 || len(f.snaps) != 1 {
 		t.Fatalf("%v, %d images", err, len(f.images))
 	}
-	o.Patience.Cleanup, f.after = 10*time.Second, nil
+	o.Patience.Cleanup = 10 * time.Second
+	f.watch(nil)
 	r, err := Publish(t.Context(), baked(t, func(w *os.File) { w.WriteAt([]byte{1}, 1<<20) }), o, &lines{})
 	if err != nil || len(f.images) != 1 || len(f.snaps) != 1 || f.images[r.Images[0].ID] == nil {
 		t.Errorf("%v, %d images, %d snapshots", err, len(f.images), len(f.snaps))
@@ -142,17 +141,75 @@ func TestKilledThenFewerRegions(t *testing.T) {
 	o := f.options(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	o.Patience.Cleanup, o.Regions = time.Nanosecond, []string{"us-east-1"}
-	f.after = func(op string, n int) {
+	f.watch(func(op string, n int) {
 		if op == "CopyImage" {
 			cancel()
 		}
-	}
+	})
 	if _, err := Publish(ctx, d, o, &lines{}); err == nil || len(f.images) != 2 || len(f.snaps) != 2 {
 		t.Fatalf("%v, %d images", err, len(f.images))
 	}
-	o.Patience.Cleanup, f.after, o.Regions = 10*time.Second, nil, nil
+	o.Patience.Cleanup, o.Regions = 10*time.Second, nil
+	f.watch(nil)
 	r, err := Publish(t.Context(), d, o, &lines{})
 	if err != nil || len(f.images) != 1 || len(f.snaps) != 1 || f.images[r.Images[0].ID] == nil || f.count["RegisterImage"] != 1 {
 		t.Errorf("%v, %d images, %d snapshots", err, len(f.images), len(f.snaps))
 	}
+}
+
+// killed leaves the state of a run whose snapshot is pending and says its id.
+func killed(t *testing.T, f *fake, o Options, d *target.Disk) string {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	o.Patience.Cleanup = time.Nanosecond
+	f.watch(func(op string, n int) {
+		if op == "PutSnapshotBlock" {
+			cancel()
+		}
+	})
+	if _, err := Publish(ctx, d, o, &lines{}); err == nil || len(f.snaps) != 1 {
+		t.Fatalf("%v, %d snapshots", err, len(f.snaps))
+	}
+	f.watch(nil)
+	for id := range f.snaps {
+		return id
+	}
+	return ""
+}
+
+// A snapshot that EBS cancelled in the meantime cannot be gone on with: it is
+// deleted and another one started. So it goes too where nothing is known of
+// the run that made it, as on another machine.
+func TestKilledAndCancelled(t *testing.T) {
+	for _, here := range []bool{true, false} {
+		f, d := newFake(t), baked(t)
+		o := f.options(t)
+		id := killed(t, f, o, d)
+		f.snaps[id].status = "error"
+		if !here {
+			o.Cache = t.TempDir()
+		}
+		r, err := Publish(t.Context(), d, o, &lines{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(f.snaps) != 1 || f.snaps[id] != nil || len(f.snaps[r.Images[0].Snapshot].put) != 4 {
+			t.Errorf("known here %v: %d snapshots, the dead one among them: %v", here, len(f.snaps), f.snaps[id] != nil)
+		}
+		noState(t, o)
+	}
+}
+
+// A public image of an account that encrypts by default would fail after all
+// was uploaded and copied; it fails before.
+func TestPublicAndEncryptedByDefault(t *testing.T) {
+	f, d := newFake(t), baked(t)
+	f.encrypts = true
+	o := f.options(t)
+	o.Groups = []string{"all"}
+	if _, err := Publish(t.Context(), d, o, &lines{}); err == nil || !strings.Contains(err.Error(), "the account encrypts new snapshots in eu-central-1 by default") || f.count["PutSnapshotBlock"] > 0 {
+		t.Errorf("error %v", err)
+	}
+	f.empty(t)
 }
