@@ -64,7 +64,7 @@ on the other box is dropped; the data from before it stays.`,
 				return err
 			}
 			fmt.Fprintf(o.io.Out, "%s\n", said)
-			if err := firstboot.Restart(c.Context(), env); err != nil {
+			if err := firstboot.StartData(c.Context(), env); err != nil {
 				return fmt.Errorf("it could not be put in use: %w; holdfast data says more", err)
 			}
 			return nil

@@ -211,8 +211,8 @@ func Adopt(ctx context.Context, env Env) (string, error) {
 	return fmt.Sprintf("the data disk %s belongs to this box now, at generation %d", p.Home.Disk, p.Home.Label.Generation), nil
 }
 
-// Restart starts the unit that mounts the data, after Adopt.
-func Restart(ctx context.Context, env Env) error {
+// StartData starts the unit that mounts the data, after Adopt.
+func StartData(ctx context.Context, env Env) error {
 	_, err := env.run(ctx, "systemctl", "start", "holdfast-data.service")
 	return err
 }

@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/holdfast/holdfast/appliance/slot"
+	"github.com/holdfast/holdfast/appliance/status"
 )
 
 // leastDisk is the smallest disk that becomes the home of data, in bytes:
@@ -111,7 +112,7 @@ func observeDisk(ctx context.Context, env Env, kernel string, used map[string]bo
 	dir := filepath.Join("sys/class/block", kernel)
 	read := func(name string) string {
 		b, _ := os.ReadFile(env.path(filepath.Join(dir, name))) // absent is as good as empty
-		return strings.Join(strings.Fields(string(b)), " ")
+		return status.Printable(strings.Join(strings.Fields(string(b)), " "))
 	}
 	d := Disk{Kernel: kernel, Model: read("device/model"), Serial: read("serial"), ReadOnly: read("ro") == "1"}
 	if d.Serial == "" {
@@ -151,17 +152,18 @@ func (d *Disk) look(ctx context.Context, env Env, dir string, used map[string]bo
 	dev, err := observeDevice(ctx, env, d.Kernel, dataGroup)
 	dev.Name, dev.Bytes = d.Name, d.Bytes
 	d.Device = dev
-	if failed, ok := errors.AsType[*CommandError](err); ok {
+	if errors.Is(err, fs.ErrNotExist) || ctx.Err() != nil {
+		return err
+	}
+	if err != nil {
 		// A disk that cannot be read is somebody's: it is named, and no
 		// reason to stop for a box that does not need it.
-		d.Trouble = failed.Error()
+		d.Trouble, d.Group = err.Error(), nil
 		d.Found = "something that cannot be read"
 		if dev.Holds != "" {
 			d.Found = dev.Holds + ", which cannot be read"
 		}
 		return nil
-	} else if err != nil {
-		return err
 	}
 	switch {
 	case d.Holds == lvmMember && d.Owner == "":
@@ -241,10 +243,10 @@ func (d *Disk) describe(ctx context.Context, env Env) {
 	}
 	p := lines(out)
 	if d.Model == "" {
-		d.Model = p["ID_MODEL"]
+		d.Model = status.Printable(p["ID_MODEL"])
 	}
 	if d.Serial == "" {
-		d.Serial = p["ID_SERIAL_SHORT"]
+		d.Serial = status.Printable(p["ID_SERIAL_SHORT"])
 	}
 	d.ID = lasting(strings.Fields(p["DEVLINKS"]))
 }

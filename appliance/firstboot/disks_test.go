@@ -116,6 +116,23 @@ func TestUnreadableGroup(t *testing.T) {
 	if err != nil || len(disks) != 1 || disks[0].empty() || disks[0].Name != "/dev/vdb" || disks[0].Bytes != 20*gib || !strings.Contains(disks[0].Trouble, "checksum") {
 		t.Errorf("%+v, %v", disks, err)
 	}
+	// At the first start it may be the disk that is meant; later it is not
+	// asked.
+	boot := func(wish Wish) error {
+		env := Env{Root: f.root, Run: run, Wish: func() Wish { return wish }}
+		f.reboot()
+		if err := Storage(context.Background(), env); err != nil {
+			t.Fatal(err)
+		}
+		return Data(context.Background(), env)
+	}
+	held(t, f, boot(Wish{}), "data-disk-damaged", "checksum")
+	if err := boot(Wish{Disk: wishNone}); err != nil {
+		t.Error(err)
+	}
+	if err := boot(Wish{}); err != nil {
+		t.Error(err)
+	}
 }
 
 type failing struct {

@@ -153,9 +153,7 @@ func (v View) recorded(id string) (Plan, error) {
 		}
 	}
 	switch {
-	case len(found) > 1:
-		return Plan{}, twoDisks(found, "both are the data disk of this box: one is a copy of the other")
-	case len(found) == 1:
+	case len(found) > 0:
 		return v.use(found[0])
 	case v.Asked && len(others) > 1:
 		return Plan{}, twoDisks(others, "any of them may be meant")
@@ -191,7 +189,7 @@ func twoDisks(found []Disk, why string) error {
 		}
 		text += d.String()
 	}
-	return hold("data-two-disks", "power off, detach all but the right one, and start again", "%s; %s; neither was touched", text, why)
+	return hold("data-two-disks", "power off, detach all but the right one, and start again", "%s; %s; none was touched", text, why)
 }
 
 // undecided is a box that has no data yet, or that was cut before it could
@@ -234,7 +232,7 @@ func (v View) undecided() (Plan, error) {
 	case d.empty() || v.claimed(d):
 		return v.makeDisk(d)
 	}
-	return Plan{}, hold("data-disk-unfit", "name another disk in data.disk, or clear this one (blkdiscard, or dd if=/dev/zero over its first and last MiB) on another machine, then reboot",
+	return Plan{}, hold("data-disk-unfit", "name another disk in data.disk, or clear this one (dd if=/dev/zero over its first and its last MiB) on another machine, then reboot",
 		"data.disk is %s, and that disk cannot be taken: %s; %s", wish, why(d), ofAdmin)
 }
 
@@ -257,6 +255,11 @@ func (v View) auto() (Plan, error) {
 	}
 	var empty []Disk
 	for _, d := range v.Disks {
+		if d.Trouble != "" && d.Unfit == "" {
+			// It may be the very disk with the data.
+			return Plan{}, hold("data-disk-damaged", "detach it, or name the right one in data.disk (none for the system disk), then reboot",
+				"disk %s holds %s (%s), so it is not known whether the data is on it", d, d.Found, d.Trouble)
+		}
 		if v.claimed(d) {
 			// This very disk was being made when the power failed.
 			return v.makeDisk(d)

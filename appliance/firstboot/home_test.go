@@ -54,6 +54,7 @@ func TestFirstDecision(t *testing.T) {
 	unlabelled.id = "FFFFFF-0000-0000-0000-0000-0000-000001"
 	later := trial(t)
 	later.tags = []string{"holdfast.format=2"}
+	copied := trial(t)
 	vol := func() *fakeDisk { return newDisk("vol", 20*gib) }
 	named := Wish{Disk: "/dev/disk/by-id/virtio-vol"}
 	refused := Wish{Refused: "user-data: line 3: hostnam: unknown key"}
@@ -95,6 +96,7 @@ func TestFirstDecision(t *testing.T) {
 		{name: "another box's and none wanted", disks: []*fakeDisk{trial(t)}, wish: Wish{Disk: wishNone}, place: onSystem},
 		{name: "two boxes'", disks: []*fakeDisk{trial(t), trial(t)}, code: "data-two-disks", text: "/dev/vdb (serial vol1, 20 GiB), /dev/vdc (serial vol1, 20 GiB)"},
 		{name: "two boxes', adopting", disks: []*fakeDisk{trial(t), trial(t)}, wish: Wish{Adopt: true}, code: "data-two-disks"},
+		{name: "a copy, one of the two named", disks: []*fakeDisk{copied, copied.clone("vol")}, wish: Wish{Disk: named.Disk, Adopt: true}, code: "data-two-disks", text: "one is a copy of the other"},
 		{name: "our name without a label", disks: []*fakeDisk{unlabelled}, code: "data-disk-damaged", text: "carries no label"},
 		{name: "a later system's", disks: []*fakeDisk{later}, code: "data-newer", text: "newer system"},
 		{name: "refused configuration", wish: refused, place: onSystem},

@@ -14,6 +14,9 @@ import (
 // use goes on with a disk that has our group, if it may.
 func (v View) use(d Disk) (Plan, error) {
 	g := *d.Group
+	if same := slices.DeleteFunc(v.ours(), func(o Disk) bool { return o.Group.ID != g.ID }); len(same) > 1 {
+		return Plan{}, twoDisks(same, "one is a copy of the other")
+	}
 	if g.Broken != "" {
 		return Plan{}, hold("data-disk-damaged", "attach the disk to a machine where it can be mended, see vgs there",
 			"the volume group on the data disk %s cannot be used: %s; %s", d, g.Broken, ofAdmin)

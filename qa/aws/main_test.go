@@ -39,7 +39,11 @@ func TestMain(m *testing.M) {
 	}
 	text := os.Getenv("HOLDFAST_TEST_PUBLISH")
 	if text == "" {
-		os.Exit(m.Run())
+		code := m.Run()
+		if server != nil {
+			server.Stop()
+		}
+		os.Exit(code)
 	}
 	var c child
 	err := json.Unmarshal([]byte(text), &c)
@@ -88,7 +92,10 @@ func (l *lines) String() string {
 
 const region = "eu-central-1"
 
-// account is an empty account: moto's server with the proxy before it.
+// server is the one moto of all tests, which empty it in turns.
+var server *Moto
+
+// account is an empty account: moto's server with a proxy before it.
 func account(t *testing.T) *Proxy {
 	t.Helper()
 	tree := os.Getenv("HOLDFAST_TOOLS")
@@ -103,12 +110,15 @@ func account(t *testing.T) *Proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := StartMoto(tree)
-	if err != nil {
+	if server == nil {
+		if server, err = StartMoto(tree); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := server.Reset(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(m.Stop)
-	p := NewProxy(m.URL, ebsModel, ec2Model)
+	p := NewProxy(server.URL, ebsModel, ec2Model)
 	t.Cleanup(p.Close)
 	t.Cleanup(func() {
 		if bad := p.Bad(); len(bad) > 0 {

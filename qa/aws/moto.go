@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,6 +75,23 @@ func StartMoto(tree string) (*Moto, error) {
 		m.Stop()
 		return nil, fmt.Errorf("moto's server did not listen within %s", startWithin)
 	}
+}
+
+// Reset empties the server's accounts.
+func (m *Moto) Reset(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, m.URL+"/moto-api/reset", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("moto's server was not emptied: %s", resp.Status)
+	}
+	return nil
 }
 
 // Stop ends the server.

@@ -8,12 +8,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	packersdk "github.com/hashicorp/packer-plugin-sdk/packer"
 
@@ -80,9 +82,15 @@ build {
 }
 `
 
-// Packer itself, in both of its encodings: the images are made, the manifest
-// has their ids, and the output folder is still there.
-func TestPacker(t *testing.T) {
+// packerIn is a folder with a template for the account and this test binary as
+// the plugin; extra are more options of the post-processor.
+type packerIn struct {
+	program, plugins, disk string
+	env                    string
+}
+
+func newPacker(t *testing.T, env string) *packerIn {
+	t.Helper()
 	program, err := exec.LookPath("packer")
 	if err != nil {
 		t.Fatal("packer is not on the PATH: run `make test-engine`, which builds it, or install 1.11 or newer")
@@ -91,37 +99,45 @@ func TestPacker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	disk := part(t, 16, nil)
+	in := &packerIn{program: program, disk: part(t, 64, nil), plugins: t.TempDir(), env: env}
+	t.Chdir(t.TempDir())
+	if out, err := in.command(t.Context(), "plugins", "install", "--path", self, "github.com/holdfast/holdfast").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return in
+}
+
+func (in *packerIn) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, in.program, args...)
+	cmd.Env = append(os.Environ(), "PACKER_PLUGIN_PATH="+in.plugins, "CHECKPOINT_DISABLE=1", "PACKER_NO_COLOR=1", "PACKER_CONFIG_DIR="+in.plugins,
+		"HOLDFAST_TEST_DISK="+in.disk, "AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY=secret", in.env)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return cmd
+}
+
+func (in *packerIn) write(t *testing.T, p *Proxy, extra string) {
+	t.Helper()
+	text := strings.NewReplacer("ADDRESS", p.URL, "EXTRA", extra).Replace(template)
+	for file, data := range map[string]string{"demo.pkr.hcl": text, "compose.yaml": "x", "x.lock": "x"} {
+		if err := os.WriteFile(file, []byte(data), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Packer itself, in both of its encodings: the images are made, the manifest
+// has their ids, and the output folder is still there.
+func TestPacker(t *testing.T) {
 	for name, env := range map[string]string{"protobuf": "PACKER_FORCE_GOB=", "gob": "PACKER_FORCE_GOB=1"} {
 		t.Run(name, func(t *testing.T) {
-			p := account(t)
-			t.Chdir(t.TempDir())
-			plugins := t.TempDir()
-			packer := func(args ...string) (string, error) {
-				cmd := exec.CommandContext(t.Context(), program, args...)
-				cmd.Env = append(os.Environ(), "PACKER_PLUGIN_PATH="+plugins, "CHECKPOINT_DISABLE=1", "PACKER_NO_COLOR=1", "PACKER_CONFIG_DIR="+plugins,
-					"HOLDFAST_TEST_DISK="+disk, "AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY=secret", env)
-				out, err := cmd.CombinedOutput()
-				return string(out), err
-			}
-			write := func(extra string) {
-				text := strings.NewReplacer("ADDRESS", p.URL, "EXTRA", extra).Replace(template)
-				for file, data := range map[string]string{"demo.pkr.hcl": text, "compose.yaml": "x", "x.lock": "x"} {
-					if err := os.WriteFile(file, []byte(data), 0o644); err != nil {
-						t.Fatal(err)
-					}
-				}
-			}
-			write(`ami_users = ["nobody"]`)
-			if out, err := packer("plugins", "install", "--path", self, "github.com/holdfast/holdfast"); err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
-			if out, err := packer("validate", "."); err == nil || !strings.Contains(out, `ami_users: "nobody" is not an account`) {
+			p, packer := account(t), newPacker(t, env)
+			packer.write(t, p, `ami_users = ["nobody"]`)
+			if out, err := packer.command(t.Context(), "validate", ".").CombinedOutput(); err == nil || !strings.Contains(string(out), `ami_users: "nobody" is not an account`) {
 				t.Errorf("validate: %v\n%s", err, out)
 			}
-			write("")
+			packer.write(t, p, "")
 			for _, args := range [][]string{{"init", "."}, {"validate", "."}, {"build", "."}} {
-				out, err := packer(args...)
+				out, err := packer.command(t.Context(), args...).CombinedOutput()
 				if err != nil {
 					t.Fatalf("packer %v: %v\n%s", args, err, out)
 				}
@@ -140,18 +156,52 @@ func TestPacker(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ids := ""
+			ids := map[string]string{}
 			for _, im := range p.Images() {
-				ids += fmt.Sprintf("%s:%s,", im.Region, im.ID)
+				ids[im.Region] = im.ID
 			}
-			if len(m.Builds) != 1 || len(m.Builds[0].ArtifactID) != len(ids)-1 || !strings.HasPrefix(m.Builds[0].ArtifactID, "eu-central-1:ami-") {
-				t.Errorf("the manifest has %s, made were %s", b, ids)
+			if want := "eu-central-1:" + ids["eu-central-1"] + ",us-east-1:" + ids["us-east-1"]; len(m.Builds) != 1 || m.Builds[0].ArtifactID != want {
+				t.Errorf("the manifest has %s, made was %s", b, want)
 			}
 			for _, file := range []string{"out/disk.raw", "out/demo-1.0.0.ami.json"} {
 				if _, err := os.Stat(file); err != nil {
 					t.Error(err)
 				}
 			}
+		})
+	}
+}
+
+// However Packer ends in the middle of an upload, the plugin leaves nothing.
+func TestPackerEnds(t *testing.T) {
+	for name, kill := range map[string]func(pid int){
+		"SIGINT to the group":  func(pid int) { syscall.Kill(-pid, syscall.SIGINT) },
+		"SIGKILL to the outer": func(pid int) { syscall.Kill(pid, syscall.SIGKILL) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, packer := account(t), newPacker(t, "")
+			packer.write(t, p, "")
+			cmd := packer.command(t.Context(), "build", ".")
+			gone := make(chan struct{})
+			var kills, deleted sync.Once
+			p.Done = func(r *Request) {
+				if r.Op == "PutSnapshotBlock" && r.N == 10 {
+					kills.Do(func() { kill(cmd.Process.Pid) })
+				}
+				if r.Op == "DeleteSnapshot" {
+					deleted.Do(func() { close(gone) })
+				}
+			}
+			// No pipe: the plugin may outlive the Packer that is killed.
+			if err := cmd.Run(); err == nil {
+				t.Error("packer reported success")
+			}
+			select {
+			case <-gone:
+			case <-time.After(time.Minute):
+				t.Error("the snapshot was not deleted within a minute of the end of packer")
+			}
+			p.only(t, 0, 0)
 		})
 	}
 }

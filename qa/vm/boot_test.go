@@ -30,6 +30,9 @@ func TestBox(t *testing.T) {
 	if b.opts.Disk, err = OverlayOn(t.Context(), tree, vmdk, "vmdk", t.TempDir(), "imported", 0); err != nil {
 		t.Fatal(err)
 	}
+	if b.opts.BootDisk, err = BootDisk(image, t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
 	b.opts.DiskBus, b.opts.NIC = "pvscsi", "vmxnet3"
 	b.start()
 	b.complete(0, 1)

@@ -61,7 +61,6 @@ func TestDataDisk(t *testing.T) {
 	second.opts.DiskBus = "virtio-scsi" // takes a disk while it runs
 	second.opts.Disks = []ExtraDisk{{Path: theirs, Serial: "theirs", NVMe: true}, {Path: home, Serial: "home-0001"}}
 	second.start()
-
 	second.said(0, `holdfast: the stack is held: the data disk .* was last used by another box`)
 	if _, err := second.Shell.Ready(second.within(bootTime, "a boot"), 1); err != nil {
 		t.Fatal(err)
@@ -94,12 +93,13 @@ func TestDataDisk(t *testing.T) {
 	if _, err := second.Shell.Ready(second.within(bootTime, "a boot"), 1); err != nil {
 		t.Fatal(err)
 	}
+	mark := second.Console.Mark()
 	for _, c := range []string{"drive_add 0 if=none,id=late,format=qcow2,cache=writeback,file=" + home, "device_add scsi-hd,id=late0,bus=scsi0.0,drive=late,serial=home-0001"} {
 		if out, err := second.QMP.Monitor(t.Context(), c); err != nil {
 			t.Fatalf("%s: %v %s", c, err, out)
 		}
 	}
-	second.complete(0, 1)
+	second.complete(mark, 1)
 	checkHealthy(second)
 	checkBook(second)
 	if d = second.data(); d.Place != "data-disk" || d.Label.Box != second.report().MachineID || len(d.Others) != 1 || d.Others[0].Holds != "ext4" {

@@ -5,9 +5,13 @@ package vm
 import (
 	"context"
 	"encoding/base64"
+	"io"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/holdfast/holdfast/images/gpt"
 )
 
 // ExtraDisk is a disk beside the system disk.
@@ -54,7 +58,10 @@ func (o Options) disks() []string {
 		list = append(list, "-device", "nvme,drive=disk0,serial=vol00000000000000001,bootindex=0")
 	default:
 		bus := map[string]string{"pvscsi": "pvscsi", "virtio-scsi": "virtio-scsi-pci"}[o.DiskBus]
-		list = append(list, "-device", bus+",id=scsi0", "-device", "scsi-hd,bus=scsi0.0,drive=disk0,bootindex=0")
+		list = append(list, "-device", bus+",id=scsi0", "-device", "scsi-hd,bus=scsi0.0,drive=disk0,bootindex=1")
+	}
+	if o.BootDisk != "" {
+		list = append(list, "-drive", "if=none,id=boot,format=raw,readonly=on,file="+o.BootDisk, "-device", "virtio-blk-pci,drive=boot,bootindex=0")
 	}
 	for i, d := range o.Disks {
 		id := "extra" + strconv.Itoa(i)
@@ -94,6 +101,42 @@ func OverlayOn(ctx context.Context, t *Tree, backing, format, dir, name string, 
 		args = append(args, strconv.FormatInt(size, 10))
 	}
 	_, err := t.run(ctx, "qemu-img", args...)
+	return path, err
+}
+
+// BootDisk makes a disk that holds the image's ESP and nothing else, in its
+// place: for machines whose system disk the firmware at hand cannot read
+// (Debian's has no driver for pvscsi; ESXi's own has). All but the boot loader
+// and the kernel image then comes from the system disk.
+func BootDisk(img *Image, dir string) (string, error) {
+	part, err := img.Part("esp")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "boot.raw")
+	out, err := os.Create(path)
+	if err != nil {
+		return "", err
+	}
+	defer out.Close()
+	in, err := os.Open(img.Disk())
+	if err != nil {
+		return "", err
+	}
+	defer in.Close()
+	if _, err := io.Copy(io.NewOffsetWriter(out, part.Offset), io.NewSectionReader(in, part.Offset, part.Bytes)); err != nil {
+		return "", err
+	}
+	size := part.Offset + part.Bytes + 1<<20
+	t := gpt.Table{DiskGUID: gpt.GUID{1}, Parts: []gpt.Part{{Label: "boot", Type: gpt.TypeESP, UUID: gpt.GUID{2}, Offset: part.Offset, Size: part.Bytes}}}
+	head, tail, err := gpt.Encode(t, size)
+	if err != nil {
+		return "", err
+	}
+	if _, err := out.WriteAt(head, 0); err != nil {
+		return "", err
+	}
+	_, err = out.WriteAt(tail, size-int64(len(tail)))
 	return path, err
 }
 

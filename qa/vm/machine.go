@@ -44,6 +44,8 @@ type Options struct {
 	// DiskBus is how the system disk is attached, "" for virtio-blk; "pvscsi"
 	// is vSphere's, "nvme" EC2's, "virtio-scsi" Google's.
 	DiskBus string
+	// BootDisk is what the firmware starts from in place of Disk, see BootDisk.
+	BootDisk string
 	// NIC is the model of the network card, "" for virtio-net-pci.
 	NIC string
 	// Disks are more disks, attached beside the system disk.

@@ -67,8 +67,16 @@ func connect(ctx context.Context, a Access, p Patience) (*clients, error) {
 	if cfg.Credentials == nil {
 		return nil, noCredentials(fmt.Errorf("nothing names any"))
 	}
-	if _, err := cfg.Credentials.Retrieve(ctx); err != nil {
-		return nil, noCredentials(err)
+	for n := 1; ; n++ {
+		_, err := cfg.Credentials.Retrieve(ctx)
+		if err == nil {
+			break
+		}
+		// A service that gives credentials may have a bad moment; that
+		// there are none is no such moment.
+		if v := judge(err); code(err) == "" || v != again && v != throttled || n == 5 || pause(ctx, backoff(p.Backoff, p.MaxBackoff, n)) != nil {
+			return nil, noCredentials(err)
+		}
 	}
 	a.Region = cfg.Region
 	return &clients{cfg: cfg, access: a}, nil

@@ -123,8 +123,8 @@ func TestKilledThenChanged(t *testing.T) {
 			cancel()
 		}
 	})
-	if _, err := Publish(ctx, first, o, &lines{}); err == nil || len(f.images) != 1 || len(f.snaps) != 1 {
-		t.Fatalf("%v, %d images", err, len(f.images))
+	if _, err := Publish(ctx, first, o, &lines{}); err == nil || !f.holds(1, 1) {
+		t.Fatalf("%v, or it left nothing", err)
 	}
 	o.Patience.Cleanup = 10 * time.Second
 	f.watch(nil)
@@ -146,8 +146,8 @@ func TestKilledThenFewerRegions(t *testing.T) {
 			cancel()
 		}
 	})
-	if _, err := Publish(ctx, d, o, &lines{}); err == nil || len(f.images) != 2 || len(f.snaps) != 2 {
-		t.Fatalf("%v, %d images", err, len(f.images))
+	if _, err := Publish(ctx, d, o, &lines{}); err == nil || !f.holds(2, 2) {
+		t.Fatalf("%v, or it left nothing", err)
 	}
 	o.Patience.Cleanup, o.Regions = 10*time.Second, nil
 	f.watch(nil)
@@ -157,7 +157,15 @@ func TestKilledThenFewerRegions(t *testing.T) {
 	}
 }
 
-// killed leaves the state of a run whose snapshot is pending and says its id.
+// holds tells whether the account has that many images and snapshots.
+func (f *fake) holds(images, snapshots int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.images) == images && len(f.snaps) == snapshots
+}
+
+// killed leaves the state of a run whose snapshot EBS has cancelled, and says
+// its id.
 func killed(t *testing.T, f *fake, o Options, d *target.Disk) string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -168,14 +176,19 @@ func killed(t *testing.T, f *fake, o Options, d *target.Disk) string {
 			cancel()
 		}
 	})
-	if _, err := Publish(ctx, d, o, &lines{}); err == nil || len(f.snaps) != 1 {
+	_, err := Publish(ctx, d, o, &lines{})
+	f.watch(nil)
+	// Requests that the run gave up on may still be at work.
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err == nil || len(f.snaps) != 1 {
 		t.Fatalf("%v, %d snapshots", err, len(f.snaps))
 	}
-	f.watch(nil)
-	for id := range f.snaps {
-		return id
+	id := ""
+	for id = range f.snaps {
+		f.snaps[id].status = "error"
 	}
-	return ""
+	return id
 }
 
 // A snapshot that EBS cancelled in the meantime cannot be gone on with: it is
@@ -186,7 +199,6 @@ func TestKilledAndCancelled(t *testing.T) {
 		f, d := newFake(t), baked(t)
 		o := f.options(t)
 		id := killed(t, f, o, d)
-		f.snaps[id].status = "error"
 		if !here {
 			o.Cache = t.TempDir()
 		}
