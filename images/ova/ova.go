@@ -222,7 +222,7 @@ func sum(ctx context.Context, r io.Reader) (string, error) {
 			return "", err
 		}
 		_, err := io.CopyN(h, r, 16<<20)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return hex.EncodeToString(h.Sum(nil)), nil
 		}
 		if err != nil {

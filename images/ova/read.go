@@ -60,7 +60,7 @@ func (a *Archive) list(size int64) error {
 	section := io.NewSectionReader(a.r, 0, size)
 	for t := tar.NewReader(section); ; {
 		h, err := t.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

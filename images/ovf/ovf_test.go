@@ -5,6 +5,7 @@ package ovf
 import (
 	"bytes"
 	"encoding/xml"
+	"errors"
 	"flag"
 	"io"
 	"os"
@@ -138,7 +139,7 @@ func parse(t testing.TB, b []byte) *node {
 	open := []*node{root}
 	for d := xml.NewDecoder(bytes.NewReader(b)); ; {
 		token, err := d.Token()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

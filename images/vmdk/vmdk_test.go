@@ -148,7 +148,7 @@ func TestRoundTrip(t *testing.T) {
 			if !bytes.Equal(got, want) {
 				t.Error("content differs")
 			}
-			if n, err := r.ReadAt(make([]byte, 10), capacity-3); n != 3 || err != io.EOF {
+			if n, err := r.ReadAt(make([]byte, 10), capacity-3); n != 3 || !errors.Is(err, io.EOF) {
 				t.Errorf("over the end: %d, %v", n, err)
 			}
 			raw, err := os.Create(filepath.Join(t.TempDir(), "raw"))

@@ -5,6 +5,7 @@
 //go:generate cp config.go ../../../build/packer-plugin-holdfast/builder/packerplugin/gce
 //go:generate go tool -modfile=../../packer/go.mod packer-sdc struct-markdown ../../../build/packer-plugin-holdfast/builder/packerplugin/gce/config.go
 //go:generate cp -r ../../../build/packer-plugin-holdfast/docs-partials/. ../../../docs/partials
+//go:generate rm -rf ../../../build/packer-plugin-holdfast
 
 package postgce
 
