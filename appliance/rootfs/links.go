@@ -11,7 +11,6 @@ var enabled = []struct{ target, how, unit string }{
 	{"sysinit.target", "wants", "systemd-pstore.service"},
 	{"sysinit.target", "wants", "systemd-resolved.service"},
 	{"sysinit.target", "wants", "systemd-timesyncd.service"},
-	{"sockets.target", "wants", "docker.socket"},
 	{"sockets.target", "wants", "systemd-networkd.socket"},
 	{"timers.target", "wants", "fstrim.timer"},
 	{"multi-user.target", "wants", "systemd-networkd.service"},

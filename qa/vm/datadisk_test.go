@@ -21,8 +21,9 @@ import (
 // dataDisk is the size of data disks under test.
 const dataDisk = 4 << 30
 
-// TestDataDisk is the life of one data disk: an empty one becomes the home of
-// a box's data, the box is thrown away, a second one finds the disk and holds
+// TestDataDisk is the life of one data disk, on two clouds, which configure
+// their boxes: an empty one becomes the home of a box's data on EC2, the box is
+// thrown away, a second one on Google Cloud finds the disk and holds
 // until it is told to adopt it, and goes on with what was written. Started
 // without the disk it holds again, and goes on by itself once it is plugged
 // in. A third disk, with somebody's file system on it, is named and left alone.
@@ -34,7 +35,8 @@ func TestDataDisk(t *testing.T) {
 	}
 	theirs := somebodys(t, dir)
 	first := newBox(t, "")
-	first.opts.Disks = []ExtraDisk{{Path: home, Serial: "home-0001"}}
+	imds := onEC2(t, first)
+	first.opts.Disks = []ExtraDisk{{Path: home, Serial: "home-0001", NVMe: true}}
 	first.start()
 	first.complete(0, 1)
 	checkHealthy(first)
@@ -55,10 +57,11 @@ func TestDataDisk(t *testing.T) {
 	}
 	secret := first.run("cd /var/lib/holdfast/data/secrets && sha256sum *")
 	signBook(first)
+	checkEC2(first, imds)
 	first.off()
 
 	second := newBox(t, "")
-	second.opts.DiskBus = "virtio-scsi" // takes a disk while it runs
+	metadata := onGoogle(t, second) // its disk controller takes a disk while it runs
 	second.opts.Disks = []ExtraDisk{{Path: theirs, Serial: "theirs", NVMe: true}, {Path: home, Serial: "home-0001"}}
 	second.start()
 	second.said(0, `holdfast: the stack is held: the data disk .* was last used by another box`)
@@ -72,7 +75,7 @@ func TestDataDisk(t *testing.T) {
 	if got := second.run("dmsetup ls"); strings.Contains(got, "holdfast--data") {
 		t.Errorf("volumes of the other box are active:\n%s", got)
 	}
-	if out, code := second.try("docker ps"); code == 0 {
+	if out, code := second.try("timeout 60 docker ps"); code == 0 || code == 124 {
 		t.Errorf("the engine runs without data: %s", out)
 	}
 	t.Log(second.run("holdfast data"))
@@ -111,6 +114,7 @@ func TestDataDisk(t *testing.T) {
 		t.Errorf("nothing is said of the third disk: %+v", second.report().Conditions)
 	}
 	t.Log(second.run("holdfast data"))
+	checkGoogle(second, metadata)
 	second.off()
 	if out, err := tree.run(t.Context(), "qemu-img", "compare", "-s", theirs, theirs+".copy"); err != nil {
 		t.Errorf("the third disk was changed: %s", out)
