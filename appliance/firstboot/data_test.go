@@ -216,7 +216,7 @@ func TestMovedDisk(t *testing.T) {
 	if rec, err := slot.Load(b.root); err != nil || rec.Committed.Number != 1 || rec.Committed.Data != firstData {
 		t.Errorf("record %+v, %v", rec, err)
 	}
-	_, v := upWith(t, b, "written on b")
+	upWith(t, b, "written on b")
 
 	// Back again: another box was there, so it takes a word, and what runs
 	// once in a generation runs again.
@@ -226,7 +226,7 @@ func TestMovedDisk(t *testing.T) {
 	if err := a.power(Wish{Adopt: true}); err != nil {
 		t.Fatal(err)
 	}
-	if _, v = a.data(); v.content != "written on b" {
+	if _, v := a.data(); v.content != "written on b" {
 		t.Errorf("content %q", v.content)
 	}
 	if rec, err := slot.Load(a.root); err != nil || rec.Committed.Number != 2 || rec.Committed.Data != firstData {

@@ -100,6 +100,8 @@ type request struct {
 	env           []string
 	// template replaces packer.pkr.hcl.
 	template string
+	// targets makes OVA and GCE archive too, where the template has them.
+	targets bool
 	// wrap is a command line that runs the rest of its arguments.
 	wrap []string
 }
@@ -122,6 +124,9 @@ func (r request) command(ctx context.Context, out *bytes.Buffer) *exec.Cmd {
 	}
 	for _, v := range r.vars {
 		args = append(args, "-var", v)
+	}
+	if !r.targets {
+		args = append(args, "-except=holdfast-ova,holdfast-gce,holdfast-ami")
 	}
 	args = append(args, or(r.template, "packer.pkr.hcl"))
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)

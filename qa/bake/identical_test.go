@@ -11,10 +11,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/holdfast/holdfast/builder"
+	"github.com/holdfast/holdfast/builder/target"
 	"github.com/holdfast/holdfast/images/sign"
 )
 
@@ -23,21 +26,26 @@ func makeKey() error {
 }
 
 // TestIdentical bakes twice, each time with an empty cache, in surroundings as
-// different as one host allows: all files are the same, byte by byte, and so
-// is the manifest but its steps. The second bake speaks gob with the plugin,
+// different as one host allows: all files are the same, byte by byte, OVA and
+// GCE archive among them, and so is the manifest but its steps. The second bake speaks gob with the plugin,
 // as Packer's older protocol has it.
 func TestIdentical(t *testing.T) {
 	from := archive(t)
 	before := observe(t)
 	work := t.TempDir()
-	one := request{cache: filepath.Join(work, "cache-1"), output: filepath.Join(work, "out-1"), vars: []string{"archive=" + from},
+	one := request{cache: filepath.Join(work, "cache-1"), output: filepath.Join(work, "out-1"), vars: []string{"archive=" + from}, targets: true,
 		env: []string{"TZ=UTC"}}
-	two := request{cache: filepath.Join(work, "elsewhere", "cache-2"), output: filepath.Join(work, "elsewhere", "out-2"), vars: []string{"archive=" + from},
+	two := request{cache: filepath.Join(work, "elsewhere", "cache-2"), output: filepath.Join(work, "elsewhere", "out-2"), vars: []string{"archive=" + from}, targets: true,
 		env:  []string{"TZ=Asia/Kathmandu", "LC_ALL=C", "HOME=" + work, "GOMAXPROCS=1", "PACKER_FORCE_GOB=1"},
 		wrap: []string{"sh", "-c", `umask 077; exec "$@"`, "sh"}}
 	one.must(t)
 	two.must(t)
 	same(t, one.output, two.output)
+	for _, name := range []string{"demo-1.0.0.ova", "demo-1.0.0-gce.tar.gz"} {
+		if a, b := hash(t, filepath.Join(one.output, name)), hash(t, filepath.Join(two.output, name)); a != b {
+			t.Errorf("%s is %s and %s", name, a, b)
+		}
+	}
 	before.unchanged(t)
 }
 
@@ -61,8 +69,14 @@ func same(t *testing.T, a, b string) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		// What post-processors made has its record beside it.
+		entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool {
+			name := strings.TrimSuffix(e.Name(), ".json")
+			r, err := target.ReadRecord(filepath.Join(dir, name))
+			return err == nil && r.File == name
+		})
 		if len(entries) != len(ma.Files)+1 {
-			t.Errorf("%s holds %d files, its manifest names %d and itself", dir, len(entries), len(ma.Files))
+			t.Errorf("%s holds %d files of a bake, its manifest names %d and itself", dir, len(entries), len(ma.Files))
 		}
 	}
 }
