@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,8 +29,8 @@ type box struct {
 	guestinfo map[string]string
 	iso       map[string]string
 	ran       []string
-	// service is the metadata service, nil where none answers.
-	service http.Handler
+	// service is the metadata service, see serve.
+	service atomic.Pointer[http.Handler]
 	url     string
 	out     bytes.Buffer
 	now     time.Time
@@ -45,14 +46,24 @@ func newBox(t testing.TB, vendor, product string) *box {
 	slottest.Put(t, b.root, "sys/class/dmi/id/product_name", product+"\n")
 	b.file("")
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if b.service == nil {
+		service := b.service.Load()
+		if service == nil {
 			panic(http.ErrAbortHandler)
 		}
-		b.service.ServeHTTP(w, r)
+		(*service).ServeHTTP(w, r)
 	}))
 	t.Cleanup(srv.Close)
 	b.url = srv.URL
 	return b
+}
+
+// serve changes the metadata service; with nil none answers.
+func (b *box) serve(h http.Handler) {
+	if h == nil {
+		b.service.Store(nil)
+		return
+	}
+	b.service.Store(&h)
 }
 
 func (b *box) machine(uuid string) {

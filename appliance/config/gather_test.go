@@ -79,7 +79,7 @@ func TestRefusedThenKept(t *testing.T) {
 
 func TestEC2(t *testing.T) {
 	b := newBox(t, "Amazon EC2", "m5.large")
-	b.service = imds("hostname: from-ec2\n", sshLine+"\n")
+	b.serve(imds("hostname: from-ec2\n", sshLine+"\n"))
 	b.file("hostname: from-file\nsize: S\n")
 	local, full := b.boot()
 	b.want(local, "from-file", "ec2-key waiting, file applied, ec2 waiting, smbios absent", "")
@@ -91,13 +91,13 @@ func TestEC2(t *testing.T) {
 		t.Errorf("%+v, waited %d times", full.Instance, b.waited)
 	}
 	// A document that says who may log in leaves the key pair out.
-	b.service = imds("admin: {ssh_keys: []}\n", sshLine)
+	b.serve(imds("admin: {ssh_keys: []}\n", sshLine))
 	_, full = b.boot()
 	if len(full.Config.Admin.SSHKeys) > 0 || full.Origin["admin"] != FromEC2 {
 		t.Error(full.Config.Admin, full.Origin)
 	}
 	// Later boots know it before the network is up, and without the service.
-	b.service = nil
+	b.serve(nil)
 	b.now = day(1)
 	b.network = errors.New("no address within 2 minutes")
 	local, full = b.boot()
@@ -107,7 +107,8 @@ func TestEC2(t *testing.T) {
 		t.Error(c, full.Origin)
 	}
 	// User-data that was removed is forgotten.
-	b.service, b.network = imds("", ""), nil
+	b.serve(imds("", ""))
+	b.network = nil
 	b.boot()
 	local, _ = b.boot()
 	b.want(local, "from-file", "ec2-key waiting, file applied, ec2 waiting, smbios absent", "")
@@ -117,14 +118,14 @@ func TestEC2(t *testing.T) {
 func TestEC2VersionOne(t *testing.T) {
 	b := newBox(t, "Amazon EC2", "m5.large")
 	asked := 0
-	b.service = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	b.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet {
 			http.Error(w, "", http.StatusMethodNotAllowed)
 			return
 		}
 		asked++
 		fmt.Fprint(w, "hostname: evil\n")
-	})
+	}))
 	_, full := b.boot()
 	b.want(full, "", "ec2-key unreachable, file absent, ec2 unreachable, smbios absent", "config-unreachable")
 	if asked > 0 || len(full.Config.Admin.SSHKeys) > 0 {
@@ -135,10 +136,10 @@ func TestEC2VersionOne(t *testing.T) {
 // A copy of the disk in another machine must not take the first one's address.
 func TestCopiedDisk(t *testing.T) {
 	b := newBox(t, "Amazon EC2", "m5.large")
-	b.service = imds("hostname: first\nnetwork: {addresses: [10.0.0.5/24]}\n", sshLine)
+	b.serve(imds("hostname: first\nnetwork: {addresses: [10.0.0.5/24]}\n", sshLine))
 	b.boot()
 	b.machine("99999999-2222-3333-4444-555555555555")
-	b.service = nil
+	b.serve(nil)
 	local, full := b.boot()
 	b.want(local, "", "ec2-key waiting, file absent, ec2 waiting, smbios absent", "")
 	b.want(full, "", "ec2-key unreachable, file absent, ec2 unreachable, smbios absent", "config-unreachable")
@@ -149,7 +150,7 @@ func TestCopiedDisk(t *testing.T) {
 
 func TestGCE(t *testing.T) {
 	b := newBox(t, "Google", "Google Compute Engine")
-	b.service = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	b.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Metadata-Flavor", "Google")
 		switch strings.TrimPrefix(r.URL.Path, "/computeMetadata/v1/instance/") {
 		case "attributes/user-data":
@@ -159,7 +160,7 @@ func TestGCE(t *testing.T) {
 		default:
 			http.NotFound(w, r)
 		}
-	})
+	}))
 	_, full := b.boot()
 	b.want(full, "", "file absent, gce refused, smbios absent", "config-refused")
 	if c := full.Conditions()[0]; !strings.Contains(c.Text, "GCE metadata user-data:1: this is a script") || full.Instance.Name != "box1" {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -100,8 +101,11 @@ func TestSameInputsSameBytes(t *testing.T) {
 			t.Errorf("%s differs between two builds with separate caches", name)
 		}
 	}
+	var mu sync.Mutex // pieces are made side by side
 	var cached []string
 	o.Progress = func(p Piece) {
+		mu.Lock()
+		defer mu.Unlock()
 		if p.Cached {
 			cached = append(cached, p.Name)
 		}
