@@ -114,11 +114,11 @@ func finish(w *work, inputs string, times []StepTime) (*Manifest, error) {
 	if err := os.WriteFile(filepath.Join(w.tmp, LockName), w.lock.Marshal(), 0o644); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(w.tmp, "signing.crt"), w.certPEM, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(w.tmp, CertName), w.certPEM, 0o644); err != nil {
 		return nil, err
 	}
 	m.Files = []ManifestFile{{Name: "disk.raw", Bytes: w.diskSize, SHA256: w.diskHash}}
-	for _, n := range []string{LockName, "sbom.cdx.json", "signing.crt"} {
+	for _, n := range []string{LockName, "sbom.cdx.json", CertName} {
 		f, err := hashFile(w.tmp, n)
 		if err != nil {
 			return nil, err
@@ -144,6 +144,7 @@ func finish(w *work, inputs string, times []StepTime) (*Manifest, error) {
 // Names of files in an output folder.
 const (
 	LockName     = "holdfast.lock"
+	CertName     = "signing.crt"
 	ManifestName = "manifest.json"
 )
 

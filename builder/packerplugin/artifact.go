@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
+	packersdk "github.com/hashicorp/packer-plugin-sdk/packer"
+
 	"github.com/holdfast/holdfast/builder"
 )
 
@@ -70,4 +72,11 @@ func (a *artifact) Destroy() error {
 		return fmt.Errorf("%s was not removed: it has no manifest.json, so a bake did not make it", a.dir)
 	}
 	return os.RemoveAll(a.dir)
+}
+
+// Output is the folder of an artifact that the source "holdfast" has made; ok
+// is false for any other artifact.
+func Output(a packersdk.Artifact) (dir string, ok bool) {
+	dir, ok = a.State("output").(string)
+	return dir, ok && a.BuilderId() == BuilderID
 }

@@ -73,7 +73,7 @@ func (b *Builder) Run(ctx context.Context, ui packersdk.Ui, hook packersdk.Hook)
 	if err := hook.Run(ctx, packersdk.HookProvision, ui, noMachine{}, map[string]any{}); err != nil {
 		return nil, err
 	}
-	result, err := b.bake(ctx, b.config, &progress{ui: ui})
+	result, err := b.bake(ctx, b.config, progress{NewLines(ui)})
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			return nil, fmt.Errorf("bake stopped (%w): %s is as it was", cause, b.config.Output)

@@ -12,30 +12,32 @@ import (
 	"github.com/holdfast/holdfast/builder/show"
 )
 
-// progress shows a bake in Packer's output. Packer's own interface is not
-// meant for several goroutines, a bake's is.
-type progress struct {
+// Lines shows lines in Packer's output. Packer's own interface is not meant
+// for several goroutines, this is.
+type Lines struct {
 	mu sync.Mutex
 	ui packersdk.Ui
 }
 
+// NewLines gives the lines of ui.
+func NewLines(ui packersdk.Ui) *Lines { return &Lines{ui: ui} }
+
 // Say prints one line.
-func (p *progress) Say(format string, args ...any) {
+func (p *Lines) Say(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ui.Say(fmt.Sprintf(format, args...))
 }
 
 // Warn prints one line in the colour of errors.
-func (p *progress) Warn(format string, args ...any) {
+func (p *Lines) Warn(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ui.Error("WARNING: " + fmt.Sprintf(format, args...))
 }
 
+// progress shows a bake.
+type progress struct{ *Lines }
+
 // Done prints a finished step.
-func (p *progress) Done(s builder.StepTime) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.ui.Say(show.Step(s))
-}
+func (p progress) Done(s builder.StepTime) { p.Say("%s", show.Step(s)) }

@@ -112,7 +112,7 @@ func lookInto(ctx context.Context, disk *target.Disk, tree *tools.Tree) (im mark
 	if im.SBOM, err = readOptional(filepath.Join(disk.Dir, "sbom.cdx.json"), maxSBOM); err != nil {
 		return im, err
 	}
-	text, err := readOptional(filepath.Join(disk.Dir, "signing.crt"), 1<<20)
+	text, err := readOptional(filepath.Join(disk.Dir, builder.CertName), 1<<20)
 	if err != nil || text == nil {
 		return im, err
 	}

@@ -62,7 +62,7 @@ func writeKeys(o secureBootOptions, args []string, answer io.Writer) error {
 	if err != nil {
 		return err
 	}
-	keys, err := uefivars.Load(filepath.Join(dist, "signing.crt"), o.files)
+	keys, err := uefivars.Load(filepath.Join(dist, builder.CertName), o.files)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/hashicorp/packer-plugin-sdk/template/config"
 	"github.com/hashicorp/packer-plugin-sdk/template/interpolate"
 
+	"github.com/holdfast/holdfast/builder"
 	"github.com/holdfast/holdfast/builder/target/ami"
 	"github.com/holdfast/holdfast/images/uefivars"
 )
@@ -215,7 +216,7 @@ func (c *Config) uefiData(dir string) (string, error) {
 	if !c.keyed() {
 		return c.UefiData, nil
 	}
-	set, err := uefivars.Load(filepath.Join(dir, "signing.crt"), uefivars.Files{PK: c.SecureBootPK, KEK: c.SecureBootKEK, DB: c.SecureBootDB, DBX: c.SecureBootDBX})
+	set, err := uefivars.Load(filepath.Join(dir, builder.CertName), uefivars.Files{PK: c.SecureBootPK, KEK: c.SecureBootKEK, DB: c.SecureBootDB, DBX: c.SecureBootDBX})
 	if err != nil {
 		return "", fmt.Errorf("secure_boot: %w", err)
 	}

@@ -9,21 +9,17 @@ package postami
 import (
 	"context"
 	"fmt"
-	"sync"
 
 	"github.com/hashicorp/hcl/v2/hcldec"
 	packersdk "github.com/hashicorp/packer-plugin-sdk/packer"
 
+	"github.com/holdfast/holdfast/builder/packerplugin"
 	"github.com/holdfast/holdfast/builder/target"
 	"github.com/holdfast/holdfast/builder/target/ami"
 )
 
-const (
-	// BuilderID marks artifacts of this post-processor.
-	BuilderID = "holdfast.ami"
-	// input is the BuilderID of the source "holdfast".
-	input = "holdfast.builder"
-)
+// BuilderID marks artifacts of this post-processor.
+const BuilderID = "holdfast.ami"
 
 // PostProcessor is one post-processor block in a plugin process.
 type PostProcessor struct {
@@ -54,8 +50,8 @@ func (p *PostProcessor) Configure(raws ...any) (err error) {
 // from is kept, unless keep_input_artifact says otherwise and there is an
 // image by then.
 func (p *PostProcessor) PostProcess(ctx context.Context, ui packersdk.Ui, in packersdk.Artifact) (packersdk.Artifact, bool, bool, error) {
-	dir, ok := in.State("output").(string)
-	if in.BuilderId() != input || !ok {
+	dir, ok := packerplugin.Output(in)
+	if !ok {
 		return nil, true, false, fmt.Errorf("holdfast-ami makes an image of what the source \"holdfast\" baked, not of %q: put it into the build of such a source, and first in its list of post-processors", in.BuilderId())
 	}
 	d, err := target.Open(dir)
@@ -75,30 +71,11 @@ func (p *PostProcessor) PostProcess(ctx context.Context, ui packersdk.Ui, in pac
 		ui.Say("skip_upload: " + plan)
 		return &artifact{result: ami.Result{Release: d.Release(), RootHash: d.Manifest.RootHash}}, true, true, nil
 	}
-	r, err := ami.Publish(ctx, d, o, &progress{ui: ui})
+	r, err := ami.Publish(ctx, d, o, packerplugin.NewLines(ui))
 	if err != nil {
 		return nil, true, false, err
 	}
 	a := &artifact{access: o.Access, result: *r}
 	ui.Say(a.String())
 	return a, true, false, nil
-}
-
-// progress shows lines in Packer's output, whose interface is not meant for
-// several goroutines.
-type progress struct {
-	mu sync.Mutex
-	ui packersdk.Ui
-}
-
-func (p *progress) Say(format string, args ...any) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.ui.Say(fmt.Sprintf(format, args...))
-}
-
-func (p *progress) Warn(format string, args ...any) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.ui.Error("WARNING: " + fmt.Sprintf(format, args...))
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/hashicorp/packer-plugin-sdk/template/config"
 	"github.com/hashicorp/packer-plugin-sdk/template/interpolate"
 
+	"github.com/holdfast/holdfast/builder"
 	"github.com/holdfast/holdfast/builder/target"
 	"github.com/holdfast/holdfast/builder/target/gce"
 	"github.com/holdfast/holdfast/images/uefivars"
@@ -161,7 +162,7 @@ func (c *Config) keys(dir string) (*gce.KeySet, error) {
 	if !c.SecureBoot && files.PK == "" && len(files.KEK)+len(files.DB)+len(files.DBX) == 0 {
 		return nil, nil
 	}
-	set, err := uefivars.Load(filepath.Join(dir, "signing.crt"), files)
+	set, err := uefivars.Load(filepath.Join(dir, builder.CertName), files)
 	if err != nil {
 		return nil, fmt.Errorf("secure_boot: %w", err)
 	}

@@ -10,20 +10,16 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 
 	"github.com/hashicorp/hcl/v2/hcldec"
 	packersdk "github.com/hashicorp/packer-plugin-sdk/packer"
 
+	"github.com/holdfast/holdfast/builder/packerplugin"
 	"github.com/holdfast/holdfast/builder/target/gce"
 )
 
-const (
-	// BuilderID marks artifacts of this post-processor.
-	BuilderID = "holdfast.gce"
-	// input is the BuilderID of the source "holdfast".
-	input = "holdfast.builder"
-)
+// BuilderID marks artifacts of this post-processor.
+const BuilderID = "holdfast.gce"
 
 // PostProcessor is one post-processor block in a plugin process.
 type PostProcessor struct {
@@ -65,8 +61,8 @@ func split(err error) (errs []error) {
 // kept, unless keep_input_artifact says otherwise and there is an image: a file
 // that is all there is lies in the folder that would go.
 func (p *PostProcessor) PostProcess(ctx context.Context, ui packersdk.Ui, in packersdk.Artifact) (packersdk.Artifact, bool, bool, error) {
-	dir, ok := in.State("output").(string)
-	if in.BuilderId() != input || !ok {
+	dir, ok := packerplugin.Output(in)
+	if !ok {
 		return nil, true, false, fmt.Errorf("holdfast-gce makes an image of what the source \"holdfast\" baked, not of %q: put it into the build of such a source, and first in its list of post-processors", in.BuilderId())
 	}
 	c := p.target
@@ -79,7 +75,7 @@ func (p *PostProcessor) PostProcess(ctx context.Context, ui packersdk.Ui, in pac
 		}
 		c.Upload = &u
 	}
-	say := &progress{ui: ui}
+	say := packerplugin.NewLines(ui)
 	r, err := gce.Run(ctx, c, say)
 	if err != nil {
 		return nil, true, false, err
@@ -87,23 +83,4 @@ func (p *PostProcessor) PostProcess(ctx context.Context, ui packersdk.Ui, in pac
 	a := &artifact{config: c, result: *r}
 	ui.Say(a.String())
 	return a, true, r.Image == nil, nil
-}
-
-// progress shows lines in Packer's output, whose interface is not meant for
-// several goroutines.
-type progress struct {
-	mu sync.Mutex
-	ui packersdk.Ui
-}
-
-func (p *progress) Say(format string, args ...any) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.ui.Say(fmt.Sprintf(format, args...))
-}
-
-func (p *progress) Warn(format string, args ...any) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.ui.Error("WARNING: " + fmt.Sprintf(format, args...))
 }

@@ -8,21 +8,17 @@ package postova
 import (
 	"context"
 	"fmt"
-	"sync"
 
 	"github.com/hashicorp/hcl/v2/hcldec"
 	packersdk "github.com/hashicorp/packer-plugin-sdk/packer"
 
+	"github.com/holdfast/holdfast/builder/packerplugin"
 	"github.com/holdfast/holdfast/builder/show"
 	"github.com/holdfast/holdfast/builder/target/ova"
 )
 
-const (
-	// BuilderID marks artifacts of this post-processor.
-	BuilderID = "holdfast.post-processor.ova"
-	// input marks the artifacts it takes: packerplugin.BuilderID.
-	input = "holdfast.builder"
-)
+// BuilderID marks artifacts of this post-processor.
+const BuilderID = "holdfast.post-processor.ova"
 
 // PostProcessor is one post-processor block in a plugin process.
 type PostProcessor struct {
@@ -51,12 +47,12 @@ func (p *PostProcessor) Configure(raws ...any) error {
 // PostProcess makes the OVA beside the disk. The input always stays: the OVA
 // lies in its folder and would go with it.
 func (p *PostProcessor) PostProcess(ctx context.Context, ui packersdk.Ui, a packersdk.Artifact) (packersdk.Artifact, bool, bool, error) {
-	dir, ok := a.State("output").(string)
-	if a.BuilderId() != input || !ok {
+	dir, ok := packerplugin.Output(a)
+	if !ok {
 		return nil, true, true, fmt.Errorf("holdfast-ova takes what source \"holdfast\" has baked, not an artifact of %s: "+
 			"make it the first post-processor of a build of that source", a.BuilderId())
 	}
-	r, err := ova.Make(ctx, dir, p.options, &progress{ui: ui})
+	r, err := ova.Make(ctx, dir, p.options, packerplugin.NewLines(ui))
 	if err != nil {
 		return nil, true, true, err
 	}
@@ -67,25 +63,4 @@ func (p *PostProcessor) PostProcess(ctx context.Context, ui packersdk.Ui, a pack
 	ui.Say(fmt.Sprintf("%s: %s, %s; a machine with %d processors, %s of memory and a disk of %s", r.Path, done, show.Bytes(r.Record.Bytes),
 		m.CPUs, show.Bytes(int64(m.MemoryMiB)<<20), show.Bytes(m.DiskBytes)))
 	return &artifact{result: *r, release: a.Id()}, true, true, nil
-}
-
-// progress shows lines in Packer's output, whose interface is not meant for
-// several goroutines.
-type progress struct {
-	mu sync.Mutex
-	ui packersdk.Ui
-}
-
-// Say prints one line.
-func (p *progress) Say(format string, args ...any) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.ui.Say(fmt.Sprintf(format, args...))
-}
-
-// Warn prints one line in the colour of errors.
-func (p *progress) Warn(format string, args ...any) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.ui.Error("WARNING: " + fmt.Sprintf(format, args...))
 }

@@ -19,6 +19,7 @@ import (
 	pluginversion "github.com/hashicorp/packer-plugin-sdk/version"
 
 	"github.com/holdfast/holdfast/builder"
+	"github.com/holdfast/holdfast/builder/packerplugin"
 	"github.com/holdfast/holdfast/builder/target"
 )
 
@@ -76,7 +77,7 @@ func bake(dir string) error {
 
 // baked is an artifact like that of source "holdfast".
 func baked(dir string) *packersdk.MockArtifact {
-	return &packersdk.MockArtifact{BuilderIdValue: input, IdValue: "demo-1.0.0", StateValues: map[string]any{"output": dir},
+	return &packersdk.MockArtifact{BuilderIdValue: packerplugin.BuilderID, IdValue: "demo-1.0.0", StateValues: map[string]any{"output": dir},
 		FilesValue: []string{filepath.Join(dir, "disk.raw")}}
 }
 
@@ -140,7 +141,7 @@ func TestPostProcess(t *testing.T) {
 func TestPostProcessRefuses(t *testing.T) {
 	var out strings.Builder
 	for _, a := range []*packersdk.MockArtifact{
-		{BuilderIdValue: "mitchellh.amazonebs"}, {BuilderIdValue: BuilderID, StateValues: map[string]any{"output": t.TempDir()}}, {BuilderIdValue: input},
+		{BuilderIdValue: "mitchellh.amazonebs"}, {BuilderIdValue: BuilderID, StateValues: map[string]any{"output": t.TempDir()}}, {BuilderIdValue: packerplugin.BuilderID},
 	} {
 		if _, _, _, err := New().PostProcess(t.Context(), testUI(&out), a); err == nil || !strings.Contains(err.Error(), "make it the first post-processor") {
 			t.Errorf("%s: %v", a.BuilderIdValue, err)
