@@ -37,6 +37,14 @@ type Stack struct {
 	// `x-holdfast: {data: {readable-from: VERSION}}`), "" where it does not
 	// say: then only the release's own version and newer ones can.
 	ReadableFrom string
+	// Extensions holds x-holdfast of every service.
+	Extensions map[string]Extension
+	// VolumeBudgets maps a named volume to the bytes it may grow to, from
+	// `x-holdfast: {disk: SIZE}` of the volume; volumes without one are absent.
+	VolumeBudgets map[string]int64
+	// Profiles are the stack's own sizes, in the order XS to XL; empty where
+	// it names none.
+	Profiles []Profile
 
 	images []ServiceImage
 	files  []file
