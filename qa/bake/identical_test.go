@@ -47,6 +47,9 @@ func TestIdentical(t *testing.T) {
 		}
 	}
 	before.unchanged(t)
+	if t.Failed() {
+		tellApart(t, one.cache, two.cache)
+	}
 }
 
 // same compares two output folders.
@@ -54,8 +57,14 @@ func same(t *testing.T, a, b string) {
 	t.Helper()
 	ma, mb := manifest(t, a), manifest(t, b)
 	ma.Steps, mb.Steps = nil, nil
-	if ja, jb := text(t, ma), text(t, mb); ja != jb {
-		t.Errorf("the manifests differ:\n%s\n%s", ja, jb)
+	la, lb := strings.Split(text(t, ma), "\n"), strings.Split(text(t, mb), "\n")
+	for i := range min(len(la), len(lb)) {
+		if la[i] != lb[i] {
+			t.Errorf("the manifests differ in line %d: %s and %s", i+1, strings.TrimSpace(la[i]), strings.TrimSpace(lb[i]))
+		}
+	}
+	if len(la) != len(lb) {
+		t.Errorf("the manifests have %d and %d lines", len(la), len(lb))
 	}
 	for _, f := range ma.Files {
 		for _, dir := range []string{a, b} {
