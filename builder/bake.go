@@ -110,7 +110,7 @@ func stepTools(ctx context.Context, w *work) (made, error) {
 func finish(w *work, inputs string, times []StepTime) (*Manifest, error) {
 	c := w.cfg
 	m := &Manifest{Format: 1, Name: c.Name, Version: c.Version, OSVersion: w.seal.meta.OSVersion, RootHash: w.seal.meta.RootHash,
-		Factory: c.Factory, Inputs: inputs, Partitions: w.parts, Steps: times}
+		Factory: c.Factory, Sizes: w.sizes, Inputs: inputs, Partitions: w.parts, Steps: times}
 	if err := os.WriteFile(filepath.Join(w.tmp, LockName), w.lock.Marshal(), 0o644); err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/holdfast/holdfast/compose/budget"
 	"github.com/holdfast/holdfast/compose/release"
 )
 
@@ -120,6 +121,9 @@ type Manifest struct {
 	RootHash string `json:"root_hash"`
 	// Factory is Embedded or Seed: whether the disk holds the stack's images.
 	Factory string `json:"factory"`
+	// Sizes are the machines that the stack's budgets were proven for,
+	// smallest first.
+	Sizes []budget.Size `json:"sizes"`
 	// Inputs is the sha256 over everything the bake read.
 	Inputs string `json:"inputs"`
 	// Files in the output folder but this one, sorted by name.

@@ -22,6 +22,7 @@ import (
 
 	"github.com/holdfast/holdfast/builder/tools"
 	"github.com/holdfast/holdfast/builder/version"
+	"github.com/holdfast/holdfast/compose/budget"
 	"github.com/holdfast/holdfast/compose/lock"
 	"github.com/holdfast/holdfast/compose/stack"
 	"github.com/holdfast/holdfast/images/sign"
@@ -76,6 +77,9 @@ func prepare(ctx context.Context, c Config, p Progress) (*work, error) {
 	if err := w.stack.CheckVersion(c.Version); err != nil {
 		return nil, err
 	}
+	if err := w.prove(); err != nil {
+		return nil, err
+	}
 	if err := w.readLock(); err != nil {
 		return nil, err
 	}
@@ -87,6 +91,28 @@ func prepare(ctx context.Context, c Config, p Progress) (*work, error) {
 	}
 	w.add, err = overlay(c.OS, w.certPEM)
 	return w, err
+}
+
+// prove holds the stack's budgets to the machines it is made for: every size
+// it names, or those of Holdfast's own that it fits. What can start on no
+// machine is not baked.
+func (w *work) prove() error {
+	sizes, err := budget.Prove(w.stack)
+	var no *budget.Refused
+	if errors.As(err, &no) {
+		return fmt.Errorf("%w`holdfast-release budget --stack %s --size %s` shows this table again", err, w.cfg.Stack, no.Budget.Size)
+	} else if err != nil {
+		return err
+	}
+	var names []string
+	for _, s := range sizes {
+		names = append(names, s.Name)
+	}
+	if len(w.stack.Profiles) == 0 && names[0] != budget.DefaultSize {
+		w.p.Warn("the stack's budgets do not fit %s: it is made for %s", budget.DefaultSize, strings.Join(names, ", "))
+	}
+	w.sizes = sizes
+	return nil
 }
 
 // readLock reads the lock and holds it to stack, configuration and program.
@@ -155,7 +181,7 @@ func (w *work) keys(p Progress) error {
 func (w *work) inputs() string {
 	c := w.cfg
 	h := sha256.New()
-	fmt.Fprintf(h, "bake 2 %q %q %q %d %d %q\n", c.Name, c.Version, c.Factory, c.SlotSize, c.DiskSize, version.Version)
+	fmt.Fprintf(h, "bake 3 %q %q %q %d %d %q\n", c.Name, c.Version, c.Factory, c.SlotSize, c.DiskSize, version.Version)
 	fmt.Fprintf(h, "%s\n%s\n", w.lock.Marshal(), overlayHash(w.add))
 	fmt.Fprintln(h, key(c.OS.Remove, c.OS.Purge, c.OS.Move, c.OS.InitrdModules, c.OS.InitrdDrivers, c.OS.InitrdOmit, c.OS.Cmdline))
 	fmt.Fprintf(h, "%q %s\n", printPlan(plan()), key(rootfsVersion, initrdVersion, sealVersion, ukiVersion, factoryVersion))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/holdfast/holdfast/builder/debian"
 	"github.com/holdfast/holdfast/builder/tools"
+	"github.com/holdfast/holdfast/compose/budget"
 	"github.com/holdfast/holdfast/compose/lock"
 	"github.com/holdfast/holdfast/compose/stack"
 )
@@ -21,6 +22,7 @@ type work struct {
 	p     Progress
 	lock  *lock.Lock
 	stack *stack.Stack
+	sizes []budget.Size // that the stack fits
 	key   crypto.Signer
 	cert  *x509.Certificate
 	// certPEM is what enters the root as its root of trust.

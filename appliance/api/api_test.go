@@ -18,21 +18,76 @@ import (
 
 // control notes what it is asked for.
 type control struct {
-	mu    sync.Mutex
-	asked []string
-	err   error
+	mu     sync.Mutex
+	asked  []string
+	err    error
+	events []status.Event
+	more   chan struct{}
+	lines  []status.LogLine
+	done   chan struct{}
 }
 
-func (c *control) note(what string) error {
+func (c *control) note(what string) (status.Operation, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.asked = append(c.asked, what)
-	return c.err
+	return status.Operation{ID: "x-1", State: "running"}, c.err
 }
 
-func (c *control) Refresh()                         {}
-func (c *control) StopStack(context.Context) error  { return c.note("stop") }
-func (c *control) StartStack(context.Context) error { return c.note("start") }
+func (c *control) Refresh() {}
+
+func (c *control) StopStack(context.Context) (status.Operation, error)  { return c.note("stop") }
+func (c *control) StartStack(context.Context) (status.Operation, error) { return c.note("start") }
+
+func (c *control) Do(_ context.Context, verb string, names []string) (status.Operation, error) {
+	return c.note(verb + " " + strings.Join(names, ","))
+}
+
+func (c *control) Plan() (status.Plan, error) {
+	return status.Plan{Ops: []status.PlanOp{{Kind: "start", Target: "web"}}}, c.err
+}
+
+func (c *control) Usage(context.Context) (status.Usage, error) {
+	return status.Usage{Services: []status.ServiceUsage{{Service: "web", Memory: 7}}}, c.err
+}
+
+func (c *control) Operation(id string) (status.Operation, <-chan struct{}, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	op := status.Operation{ID: id, State: "running"}
+	select {
+	case <-c.done:
+		op.State = "done"
+	default:
+	}
+	return op, c.done, c.err
+}
+
+func (c *control) Events(since int64) ([]status.Event, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []status.Event
+	for _, e := range c.events {
+		if e.Number > since {
+			out = append(out, e)
+		}
+	}
+	return out, c.more
+}
+
+func (c *control) Logs(ctx context.Context, q LogQuery, each func(status.LogLine) error) error {
+	c.note("logs " + q.encode())
+	for _, l := range c.lines {
+		if err := each(l); err != nil {
+			return err
+		}
+	}
+	if q.Follow && c.err == nil {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return c.err
+}
 
 // served is an API on a socket; stop ends it and waits.
 func served(t *testing.T, c Control) (client *Client, feed *status.Feed, stop func()) {
@@ -100,14 +155,19 @@ func TestWatchHearsEachChange(t *testing.T) {
 func TestControl(t *testing.T) {
 	c := &control{}
 	client, _, _ := served(t, c)
-	if err := errors.Join(client.StopStack(t.Context()), client.StartStack(t.Context())); err != nil {
+	op, err := client.StopStack(t.Context())
+	if err != nil || op.ID != "x-1" {
+		t.Fatal(op, err)
+	}
+	if _, err := client.StartStack(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := strings.Join(c.asked, " "); got != "stop start" {
 		t.Errorf("asked for %s", got)
 	}
 	c.err = errors.New("not now")
-	if err := client.StopStack(t.Context()); err == nil || !strings.Contains(err.Error(), "409") || !strings.Contains(err.Error(), "not now") {
+	var p *Problem
+	if _, err := client.StopStack(t.Context()); !errors.As(err, &p) || p.Status != 409 || p.Text != "not now" {
 		t.Errorf("refused: %v", err)
 	}
 }
@@ -117,7 +177,7 @@ func TestUnknownRequests(t *testing.T) {
 	client, _, _ := served(t, c)
 	for request, want := range map[string]string{"GET /": "404", "GET /v1/stack/stop": "405", "POST /v1/status": "405", "DELETE /v1/stack/stop": "405"} {
 		method, path, _ := strings.Cut(request, " ")
-		res, err := client.do(t.Context(), method, path)
+		res, err := client.do(t.Context(), method, path, nil)
 		if err == nil {
 			res.Body.Close()
 		}

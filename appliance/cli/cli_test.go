@@ -20,7 +20,10 @@ import (
 )
 
 // control plays the daemon: it stops and starts by word.
-type control struct{ feed *status.Feed }
+type control struct {
+	feed *status.Feed
+	*answers
+}
 
 func (c control) set(stack, service string) {
 	c.feed.Update(func(r *status.Report) {
@@ -31,13 +34,15 @@ func (c control) set(stack, service string) {
 
 func (c control) Refresh() {}
 
-func (c control) StopStack(context.Context) error {
+func (c control) StopStack(context.Context) (status.Operation, error) {
 	c.set("stopping", "running")
 	go c.set("stopped", "exited")
-	return nil
+	return status.Operation{ID: "x-1", Verb: "stop", State: "running"}, nil
 }
 
-func (c control) StartStack(context.Context) error { return fmt.Errorf("nothing to start") }
+func (c control) StartStack(context.Context) (status.Operation, error) {
+	return status.Operation{}, fmt.Errorf("nothing to start")
+}
 
 var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 
@@ -59,7 +64,7 @@ func report() status.Report {
 
 func TestStatusTable(t *testing.T) {
 	var b bytes.Buffer
-	if err := writeStatus(&b, report()); err != nil {
+	if err := writeStatus(&b, report(), status.Usage{}); err != nil {
 		t.Fatal(err)
 	}
 	want := `stack          degraded
@@ -86,7 +91,7 @@ critical: web failed 12 times in a row (service-crash-loop)
 func serve(t *testing.T, r status.Report) (string, control) {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "api.sock")
-	c := control{status.NewFeed(r)}
+	c := control{status.NewFeed(r), &answers{}}
 	serveAt(t, socket, c)
 	return socket, c
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 
 	"github.com/spf13/cobra"
 
@@ -47,7 +48,8 @@ func Execute(ctx context.Context, std IO, args []string) int {
 		return exit(ExitUsage, "%v; see %s --help", err, c.CommandPath())
 	})
 	root.PersistentFlags().StringVar(&o.socket, "socket", api.Socket, "API socket of the daemon")
-	root.AddCommand(daemonVerb(o), statusVerb(o), waitHealthyVerb(o), stopStackVerb(o), startStackVerb(o), dataVerb(o), doctorVerb(o), configVerb(o), firstbootVerb(o), screenVerb(o))
+	root.AddCommand(statusVerb(o), topVerb(o), logsVerb(o), eventsVerb(o), planVerb(o), restartVerb(o), stopVerb(o), startVerb(o), waitHealthyVerb(o),
+		stopStackVerb(o), startStackVerb(o), configVerb(o), dataVerb(o), doctorVerb(o), daemonVerb(o), firstbootVerb(o), screenVerb(o))
 	root.SetHelpCommand(&cobra.Command{Hidden: true})
 	err := root.ExecuteContext(ctx)
 	if err == nil {
@@ -58,6 +60,10 @@ func Execute(ctx context.Context, std IO, args []string) int {
 	if code == ExitFailed && !errors.As(err, &c) && usage(err) {
 		code = ExitUsage
 		err = fmt.Errorf("%w; see holdfast --help", err)
+	}
+	var refused *api.Problem
+	if errors.As(err, &refused) && refused.Status == http.StatusNotFound {
+		code = ExitUsage // a service or an operation that is not there
 	}
 	if errors.Is(err, api.ErrNoDaemon) {
 		code = ExitNoDaemon

@@ -193,7 +193,8 @@ func screenLines(r status.Report) []string {
 		lines = append(lines, "")
 	}
 	for _, c := range r.Conditions {
-		lines = append(lines, c.Severity+": "+c.Text, "  to do: "+c.Remedy)
+		lines = append(lines, strings.Split(c.Severity+": "+c.Text, "\n")...)
+		lines = append(lines, "  to do: "+c.Remedy)
 	}
 	if len(r.Services) > 0 {
 		b.Reset()

@@ -58,7 +58,7 @@ func TestScreen(t *testing.T) {
 
 func TestPlacedStatusTable(t *testing.T) {
 	var b bytes.Buffer
-	if err := writeStatus(&b, placed()); err != nil {
+	if err := writeStatus(&b, placed(), status.Usage{}); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "status-placed", b.String())
@@ -111,7 +111,7 @@ func TestScreenFollows(t *testing.T) {
 		}
 	}
 	wait("does not answer yet")
-	end := serveAt(t, socket, control{status.NewFeed(placed())})
+	end := serveAt(t, socket, control{status.NewFeed(placed()), &answers{}})
 	wait("demo 1.0.0 on box1.example.com")
 	end()
 	wait("does not answer yet")

@@ -28,7 +28,7 @@ properly.`,
 
 func stopStack(ctx context.Context, o *options) error {
 	cl := o.client()
-	if err := cl.StopStack(ctx); err != nil {
+	if _, err := cl.StopStack(ctx); err != nil {
 		return err
 	}
 	last := ""
@@ -59,6 +59,9 @@ func startStackVerb(o *options) *cobra.Command {
 		Use:   "start-stack",
 		Short: "Run a stack again that stop-stack stopped",
 		Args:  noArgs,
-		RunE:  func(c *cobra.Command, _ []string) error { return o.client().StartStack(c.Context()) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := o.client().StartStack(c.Context())
+			return err
+		},
 	}
 }

@@ -3,9 +3,9 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -20,18 +20,25 @@ func statusVerb(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Show what runs, how it is, and what needs attention",
-		Args:  noArgs,
+		Long: `Show what runs, how it is, and what needs attention, each with what to do.
+
+A service is waiting (for what it depends on), created, running, paused, exited,
+completed (a one-shot that is done), backoff (it failed and is tried again),
+crash-loop (five failures in a row, tries go on), shed (stopped to leave the
+others room), stopped (on request), held or unknown (the engine is away).
+MEMORY is what it uses of its limit; holdfast top shows the rest.`,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			r, err := o.client().Status(c.Context())
 			if err != nil {
 				return err
 			}
 			if asJSON {
-				enc := json.NewEncoder(o.io.Out)
-				enc.SetIndent("", "  ")
-				err = enc.Encode(r)
+				err = printJSON(o.io.Out, r)
 			} else {
-				err = writeStatus(o.io.Out, r)
+				// Without what is used the rest is worth showing.
+				u, _ := o.client().Usage(c.Context())
+				err = writeStatus(o.io.Out, r, u)
 			}
 			if err == nil && check && r.Stack != "healthy" {
 				return exit(ExitNotHealthy, "the stack is %s", r.Stack)
@@ -44,8 +51,9 @@ func statusVerb(o *options) *cobra.Command {
 	return c
 }
 
-// writeStatus prints a report for people.
-func writeStatus(w io.Writer, r status.Report) error {
+// writeStatus prints a report for people, with what is used where that is
+// known.
+func writeStatus(w io.Writer, r status.Report, u status.Usage) error {
 	var b strings.Builder
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "stack\t%s\n", r.Stack)
@@ -61,26 +69,102 @@ func writeStatus(w io.Writer, r status.Report) error {
 	if r.Timings.StackHealthy > 0 {
 		fmt.Fprintf(t, "healthy after\t%.1f s (daemon %.1f s, images %.1f s)\n", r.Timings.StackHealthy, r.Timings.DaemonStarted, r.Timings.ImagesLoaded)
 	}
+	budgetRows(t, r)
 	t.Flush()
 	if len(r.Services) > 0 {
-		fmt.Fprintf(&b, "\n")
-		t = tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-		fmt.Fprintf(t, "SERVICE\tSTATE\tHEALTH\tRESTARTS\tSINCE\tREASON\n")
-		for _, s := range r.Services {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\n", s.Name, s.State, s.Health, s.Restarts, ago(r.Now, s.Since), s.Reason)
+		b.WriteString("\n" + serviceTable(r, u))
+	}
+	if len(r.Allowances) > 0 {
+		t := newTable()
+		t.row("ALLOWED", "KEY", "REASON")
+		for _, a := range r.Allowances {
+			t.row(a.Service, a.Key, a.Reason)
 		}
-		t.Flush()
+		b.WriteString("\n" + t.String())
 	}
 	for _, c := range r.Conditions {
-		fmt.Fprintf(&b, "\n%s: %s (%s)\n  to do: %s\n", c.Severity, status.Printable(c.Text), c.Code, status.Printable(c.Remedy))
+		fmt.Fprintf(&b, "\n%s: %s (%s)\n  to do: %s\n", c.Severity, indented(c.Text, "  "), c.Code, indented(c.Remedy, "  "))
 	}
-	// A table's last column leaves blanks where it is empty.
-	for line := range strings.Lines(b.String()) {
-		if _, err := io.WriteString(w, strings.TrimRight(line, " \n")+"\n"); err != nil {
-			return err
+	_, err := io.WriteString(w, trimmed(b.String()))
+	return err
+}
+
+// budgetRows prints the machine's side of the budget.
+func budgetRows(t io.Writer, r status.Report) {
+	if n := r.Budget; n != nil {
+		text := fmt.Sprintf("%s of memory and %s cores guaranteed", sizeText(float64(n.Guaranteed.Memory)), trimFloat(n.Guaranteed.CPU))
+		if n.Size != "" {
+			text = "size " + n.Size + ": " + text
+		}
+		text += fmt.Sprintf(", %s and %s for the system, of %s and %s", sizeText(float64(n.Reserve.Memory)), trimFloat(n.Reserve.CPU), sizeText(float64(n.Node.Memory)), trimFloat(n.Node.CPU))
+		if !n.Admitted {
+			text += ": TOO MUCH"
+		}
+		fmt.Fprintf(t, "budget\t%s\n", text)
+	}
+	if p := r.Pressure; p != nil && p.Level != "none" && p.Level != "" {
+		fmt.Fprintf(t, "pressure\t%s\n", status.Printable(strings.TrimSpace(p.Level+" on "+p.Resource+" "+p.Text)))
+	}
+	if e := r.Engine; e != nil {
+		text := strings.TrimSpace("up " + e.Version)
+		if !e.Up {
+			text = "DOES NOT ANSWER"
+		}
+		if e.Mends > 0 {
+			text += fmt.Sprintf(", restarted %d times by the supervisor", e.Mends)
+		}
+		fmt.Fprintf(t, "engine\t%s\n", status.Printable(text))
+	}
+}
+
+// serviceTable lists the services; columns of which nothing is known are left
+// out.
+func serviceTable(r status.Report, u status.Usage) string {
+	classes := slices.ContainsFunc(r.Services, func(s status.Service) bool { return s.Class != "" })
+	used := map[string]status.TopService{}
+	for _, s := range status.TopOf(r, status.Usage{}, u).Services {
+		if s.Measured {
+			used[s.Service] = s
 		}
 	}
-	return nil
+	row := func(s, class, state, health, restarts, memory, since, reason string) []any {
+		cells := []any{s}
+		if classes {
+			cells = append(cells, class)
+		}
+		cells = append(cells, state, health, restarts)
+		if len(used) > 0 {
+			cells = append(cells, memory)
+		}
+		return append(cells, since, reason)
+	}
+	t := newTable()
+	t.row(row("SERVICE", "CLASS", "STATE", "HEALTH", "RESTARTS", "MEMORY", "SINCE", "REASON")...)
+	for _, s := range r.Services {
+		memory := "-"
+		if m, ok := used[s.Name]; ok {
+			memory = sizeText(float64(m.Memory))
+			if m.MemoryLimit > 0 {
+				memory += " of " + sizeText(float64(m.MemoryLimit))
+			}
+		}
+		t.row(row(s.Name, orDash(s.Class), s.State, s.Health, fmt.Sprint(s.Restarts), memory, ago(r.Now, s.Since), reasonText(r.Now, s))...)
+	}
+	return t.String()
+}
+
+// reasonText says why a service is as it is, and when it is tried again.
+func reasonText(now time.Time, s status.Service) string {
+	text := s.Reason
+	for _, p := range s.Probes {
+		if p.Health == "unhealthy" && !strings.Contains(text, p.Kind) {
+			text = strings.TrimPrefix(text+"; "+p.Kind+" probe: "+p.Output, "; ")
+		}
+	}
+	if wait := s.NextTry.Sub(now); !s.NextTry.IsZero() && wait > 0 && !strings.Contains(text, "next try") {
+		text = strings.TrimPrefix(fmt.Sprintf("%s; next try in %s", text, wait.Round(time.Second)), "; ")
+	}
+	return text
 }
 
 // placeRows prints where the box is and how it was configured, on a box.

@@ -96,6 +96,16 @@ func waitText(r status.Report) string {
 			}
 		}
 	}
+	names := notWell(r)
+	if len(names) == 0 {
+		return "the stack, which is " + r.Stack
+	}
+	return strings.Join(names, ", ")
+}
+
+// notWell names the services that are not as they shall be, each with how it
+// is.
+func notWell(r status.Report) []string {
 	var names []string
 	for _, s := range r.Services {
 		well := s.State == "completed" || s.State == "running" && (s.Health == "healthy" || s.Health == "none") && s.Reason == ""
@@ -107,8 +117,5 @@ func waitText(r status.Report) string {
 			names = append(names, s.Name+" ("+is+")")
 		}
 	}
-	if len(names) == 0 {
-		return "the stack, which is " + r.Stack
-	}
-	return strings.Join(names, ", ")
+	return names
 }

@@ -34,6 +34,7 @@ type Config struct {
 	TLS             TLS      `yaml:"tls" json:"tls" mapstructure:"tls"`
 	Size            string   `yaml:"size" json:"size" mapstructure:"size"`
 	RegistryMirrors []Mirror `yaml:"registry_mirrors" json:"registry_mirrors" mapstructure:"registry_mirrors"`
+	Metrics         Metrics  `yaml:"metrics" json:"metrics" mapstructure:"metrics"`
 	Data            Data     `yaml:"data" json:"data" mapstructure:"data"`
 }
 
@@ -124,9 +125,13 @@ func Default() Config {
 	return c
 }
 
-// Redacted is c without its secrets: the TLS key and the passwords in proxy
-// URLs.
+// Redacted is c without its secrets: the TLS key, the passwords in proxy URLs
+// and the hashes of passwords.
 func (c Config) Redacted() Config {
+	c.Metrics.Users = slices.Clone(c.Metrics.Users)
+	for i := range c.Metrics.Users {
+		c.Metrics.Users[i].PasswordHash = Hidden
+	}
 	if c.TLS.Key != "" {
 		c.TLS.Key = Hidden
 	}
@@ -183,6 +188,14 @@ func (c Config) Rows() []Row {
 	for _, m := range c.RegistryMirrors {
 		add("registry_mirrors", m.Registry+" from "+commas(m.Mirrors))
 	}
+	add("metrics.listen", c.Metrics.Listen)
+	var users []string
+	for _, u := range c.Metrics.Users {
+		users = append(users, u.Name)
+	}
+	add("metrics.users", commas(users))
+	add("metrics.insecure", yes[c.Metrics.Insecure])
+	add("metrics.container_names", yes[c.Metrics.ContainerNames])
 	add("data.disk", c.Data.Disk)
 	add("data.adopt", yes[c.Data.Adopt])
 	for i := range rows {
@@ -198,4 +211,4 @@ func commas(list []string) string { return strings.Join(list, ", ") }
 // Keys are the top-level keys of a document, in the order of the schema.
 func Keys() []string { return slices.Clone(topKeys) }
 
-var topKeys = []string{"hostname", "network", "dns", "ntp", "proxy", "admin", "tls", "size", "registry_mirrors", "data"}
+var topKeys = []string{"hostname", "network", "dns", "ntp", "proxy", "admin", "tls", "size", "registry_mirrors", "metrics", "data"}

@@ -26,6 +26,8 @@ func build(layers []layer) (Config, error) {
 	v.SetDefault("registry_mirrors", []Mirror{})
 	v.SetDefault("network.dhcp", true)
 	v.SetDefault("size", "auto")
+	v.SetDefault("metrics.listen", MetricsListen)
+	v.SetDefault("metrics.users", []MetricsUser{})
 	v.SetDefault("data.disk", "auto")
 	top := map[string]any{}
 	for _, l := range layers {
@@ -42,6 +44,9 @@ func build(layers []layer) (Config, error) {
 	}
 	if c.Size == "" {
 		c.Size = "auto"
+	}
+	if c.Metrics.Listen == "" {
+		c.Metrics.Listen = MetricsListen
 	}
 	if c.Data.Disk == "" {
 		c.Data.Disk = "auto"

@@ -81,6 +81,9 @@ func TestRefusedBytes(t *testing.T) {
 	}
 }
 
+// hash has the form of a bcrypt hash; nobody knows a password for it.
+const hash = "$2y$12$abcdefghijklmnopqrstuuabcdefghijklmnopqrstuvwxyzABCDE"
+
 func TestWhole(t *testing.T) {
 	certificate, key := pair(t, day(0), day(365))
 	doc := `
@@ -105,6 +108,9 @@ tls:
 size: M
 registry_mirrors:
   - {registry: index.docker.io, mirrors: ["https://mirror.example.com/", "http://10.0.0.9:5000/v2/docker-hub/"]}
+metrics:
+  listen: ":04653"
+  users: [{name: prometheus, password_hash: "` + hash + `"}]
 data: {disk: /dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0123, adopt: true}
 `
 	got, problems := Parse("config.yaml", []byte(doc))
@@ -120,13 +126,14 @@ data: {disk: /dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0123, adopt: tru
 			NoProxy: []string{"localhost", ".example.com", "*.corp", "10.0.0.0/8", "10.0.0.1", "internal:8443", "*"}},
 		Admin: Admin{SSHKeys: []string{sshLine}}, TLS: TLS{Certificate: certificate, Key: Secret(key)}, Size: "M",
 		RegistryMirrors: []Mirror{{Registry: "docker.io", Mirrors: []string{"https://mirror.example.com", "http://10.0.0.9:5000/v2/docker-hub"}}},
+		Metrics:         Metrics{Listen: ":4653", Users: []MetricsUser{{Name: "prometheus", PasswordHash: hash}}},
 		Data:            Data{Disk: "/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0123", Adopt: true},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %#v\nwant %#v", got, want)
 	}
 	for _, shown := range []string{got.String(), fmt.Sprintf("%v %+v %s", got, got, got), fmt.Sprintf("%#v %v", got.TLS.Key, got.TLS), fmt.Sprint(got.Redacted())} {
-		if strings.Contains(shown, key[60:100]) || strings.Contains(shown, "pa%20ss") && !strings.Contains(shown, "%!") {
+		if strings.Contains(shown, key[60:100]) || strings.Contains(shown, hash[10:]) || strings.Contains(shown, "pa%20ss") && !strings.Contains(shown, "%!") {
 			t.Errorf("a secret is shown: %s", shown)
 		}
 	}
@@ -193,6 +200,7 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add([]byte("hostname: box1\nnetwork: {addresses: [10.0.0.5/24], gateways: [10.0.0.1]}\nntp: [a.example]\nproxy: {http: 'http://u:p@h:1', no_proxy: ['*.a']}\n"))
 	f.Add([]byte("admin: {ssh_keys: ['" + sshLine + "']}\nsize: M\nregistry_mirrors: [{registry: docker.io, mirrors: [https://a.example]}]\ndata: {disk: none}\n"))
+	f.Add([]byte("metrics: {listen: ':1', users: [{name: a, password_hash: '" + hash + "'}], insecure: true}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, problems := Parse("f", data)
 		for _, p := range problems {

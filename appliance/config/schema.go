@@ -29,6 +29,11 @@ var schema = mapping([]field{
 	{"registry_mirrors", list(mapping([]field{
 		{"registry", entry(registry)}, {"mirrors", list(entry(mirrorURL))},
 	}, mirror))},
+	{"metrics", mapping([]field{
+		{"listen", text(metricsListen)},
+		{"users", list(mapping([]field{{"name", entry(metricsUser)}, {"password_hash", entry(bcryptHash)}}, metricsUserPair))},
+		{"insecure", truth}, {"container_names", truth},
+	}, metrics)},
 	{"data", mapping([]field{{"disk", text(dataDisk)}, {"adopt", truth}}, adoption)},
 }, registriesOnce)
 

@@ -5,6 +5,7 @@ package daemon
 import (
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -42,7 +43,9 @@ func (c *console) line(format string, args ...any) {
 }
 
 func (c *console) write(format string, args ...any) {
-	fmt.Fprintf(c.w, "holdfast: %s\n", status.Printable(fmt.Sprintf(format, args...)))
+	for line := range strings.SplitSeq(fmt.Sprintf(format, args...), "\n") {
+		fmt.Fprintf(c.w, "holdfast: %s\n", status.Printable(line))
+	}
 }
 
 // progress writes at most one line each progressEvery, and one at the end.

@@ -20,10 +20,12 @@ import (
 	"github.com/holdfast/holdfast/appliance/api"
 	"github.com/holdfast/holdfast/appliance/engine"
 	"github.com/holdfast/holdfast/appliance/firstboot"
+	"github.com/holdfast/holdfast/appliance/probe"
 	"github.com/holdfast/holdfast/appliance/settings"
 	"github.com/holdfast/holdfast/appliance/status"
 	"github.com/holdfast/holdfast/appliance/status/facts"
 	"github.com/holdfast/holdfast/appliance/supervise"
+	"github.com/holdfast/holdfast/compose/budget"
 )
 
 // Engine is all the daemon needs of the Docker engine.
@@ -31,6 +33,7 @@ type Engine interface {
 	supervise.Engine
 	supervise.Images
 	Ping(ctx context.Context) error
+	Logs(ctx context.Context, id string, o engine.LogOptions, each func(engine.LogLine) error) error
 }
 
 // Config is where things are; Defaults gives a box's.
@@ -53,6 +56,14 @@ type Config struct {
 	Place Place
 	// Commands run the box's disk tools; nil means the real ones.
 	Commands firstboot.Runner
+	// Size is the profile to run, "" for what the box's configuration says, or
+	// else the machine's own.
+	Size string
+	// Metrics says where metrics are served; on a box without Listen, its
+	// configuration does.
+	Metrics Metrics
+	// Version of this program, for metrics.
+	Version string
 	// AnyHost is true where a person named the stack: a machine that was
 	// booted with a root hash need not be a Holdfast box then.
 	AnyHost bool
@@ -70,18 +81,33 @@ type Daemon struct {
 	feed  *status.Feed
 	say   *console
 	facts facts.Facts
+	ring  *ring
+	// operations that were asked for; ops waits for them, life ends with Run.
+	operations *operations
+	ops        sync.WaitGroup
+	life       context.Context
 
-	mu       sync.Mutex
-	sup      *supervise.Supervisor
-	stopping bool // asked for before there was a supervisor
-	timings  status.Timings
-	rootCond []status.Condition
+	mu         sync.Mutex
+	sup        *supervise.Supervisor
+	stopping   bool // the whole stack
+	meter      *meter
+	engineInfo engine.Info
+	timings    status.Timings
+	rootCond   []status.Condition
 
 	looking, telling sync.Mutex
 	// Guarded by the feed's lock, see update.
 	view      settings.View
 	ports     published
 	stackCond []status.Condition
+	others    map[string][]status.Condition // of the watchers beside the supervisor
+	budget    *budget.Budget
+	mounted   map[string][]string // volumes by service
+	mends     int
+
+	// box is true on a Holdfast box; known before anything is supervised.
+	box           bool
+	metricsClosed []status.Condition
 }
 
 // New prepares a daemon.
@@ -92,7 +118,7 @@ func New(c Config) *Daemon {
 	if c.AliveEvery <= 0 {
 		c.AliveEvery = time.Minute
 	}
-	return &Daemon{c: c, say: newConsole(c.Console)}
+	return &Daemon{c: c, say: newConsole(c.Console), ring: newRing(), operations: newOperations(), others: map[string][]status.Condition{}, life: context.Background()}
 }
 
 // Run works until ctx ends; the stack's containers then run on.
@@ -107,13 +133,17 @@ func (d *Daemon) Run(ctx context.Context) error {
 	defer os.Remove(d.c.Socket)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	d.life = ctx
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer d.ops.Wait()
 	defer cancel()
 	served := make(chan error, 1)
 	wg.Go(func() { served <- api.Serve(ctx, l, api.Handler(d.feed, d)) })
 	d.lookAround()
 	wg.Go(func() { d.watchPlace(ctx) })
+	wg.Go(func() { d.serveMetrics(ctx) })
+	d.mend(ctx)
 	d.c.Notify("READY=1")
 
 	done := make(chan error, 1)
@@ -149,7 +179,7 @@ func (d *Daemon) identify() error {
 	d.feed = status.NewFeed(status.Report{
 		Slot: f.Slot, Root: f.Root, BootID: f.BootID, MachineID: f.MachineID, Release: status.Release{OS: f.OS},
 		Stack: "starting", Services: []status.Service{}, Conditions: orNone(d.rootCond), Timings: t,
-		Addresses: []status.Address{}, URLs: []string{}, SSH: status.SSH{Keys: []string{}},
+		Allowances: []status.Allowance{}, Addresses: []status.Address{}, URLs: []string{}, SSH: status.SSH{Keys: []string{}},
 		Config: status.Config{Sources: []status.ConfigSource{}, Origin: map[string]string{}},
 	})
 	d.stackCond = d.rootCond
@@ -165,6 +195,7 @@ func (d *Daemon) work(ctx context.Context) error {
 		return fmt.Errorf("the supervisor's journal: %w; make room on the state volume, or look at it with journalctl -k", err)
 	}
 	defer j.Close()
+	d.recall(filepath.Join(d.c.State, "supervise"))
 	desired, err := d.prepare(ctx)
 	stopBeat()
 	if ctx.Err() != nil {
@@ -174,14 +205,39 @@ func (d *Daemon) work(ctx context.Context) error {
 		j.Write(supervise.Entry{Time: time.Now(), Act: "stack", Because: "held", Error: err.Error()})
 		return d.hold(ctx, err)
 	}
-	sup, err := supervise.New(supervise.Config{
-		Engine: d.c.Engine, Desired: desired, Journal: j, Boot: d.facts.BootID, Jitter: rand.Float64,
-		Publish: d.publish, Alive: d.alive, AliveEvery: d.c.AliveEvery,
-	})
+	sup, err := d.supervisor(ctx, desired, j)
 	if err != nil {
 		return err
 	}
 	return d.supervise(ctx, sup)
+}
+
+// supervisor makes the supervisor and what watches beside it.
+func (d *Daemon) supervisor(ctx context.Context, desired *supervise.Desired, j *supervise.Journal) (*supervise.Supervisor, error) {
+	c := supervise.Config{
+		Engine: d.c.Engine, Desired: desired, Journal: j, Boot: d.facts.BootID, Jitter: rand.Float64,
+		Publish: d.publish, Alive: d.alive, AliveEvery: d.c.AliveEvery, Event: d.ring.add,
+	}
+	wake := func() {
+		d.mu.Lock()
+		sup := d.sup
+		d.mu.Unlock()
+		if sup != nil {
+			sup.Wake()
+		}
+	}
+	if e, ok := d.c.Engine.(probe.Engine); ok {
+		r := probe.New(probe.Config{Engine: e, Publish: wake})
+		context.AfterFunc(ctx, func() { d.ops.Go(r.Close) })
+		c.Probes = r
+	}
+	if m := d.meter; m != nil {
+		c.Pressure = lacks(d.watchPressure(ctx, m, wake))
+		if m.gauge != nil {
+			d.ops.Go(func() { m.gauge.Run(ctx, m.folders) })
+		}
+	}
+	return supervise.New(c)
 }
 
 func (d *Daemon) supervise(ctx context.Context, sup *supervise.Supervisor) error {
@@ -221,12 +277,7 @@ func (d *Daemon) beat(ctx context.Context) (stop func()) {
 
 func (d *Daemon) alive() { d.c.Notify("WATCHDOG=1") }
 
-// StopStack implements api.Control.
-func (d *Daemon) StopStack(ctx context.Context) error { return d.control(ctx, true) }
-
-// StartStack implements api.Control.
-func (d *Daemon) StartStack(ctx context.Context) error { return d.control(ctx, false) }
-
+// control asks for the stack to be stopped or run, now or once there is one.
 func (d *Daemon) control(ctx context.Context, stop bool) error {
 	d.mu.Lock()
 	sup := d.sup

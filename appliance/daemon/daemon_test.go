@@ -151,7 +151,7 @@ func TestRuns(t *testing.T) {
 	if m := e.Spec(c.ID).Host.Mounts; len(m) != 1 || m[0].Target != "/run/secrets/pw" || !m[0].ReadOnly {
 		t.Errorf("mounts %+v", m)
 	}
-	if err := client.StopStack(t.Context()); err != nil {
+	if _, err := client.StopStack(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	await(t, client, "stopped")

@@ -92,7 +92,11 @@ func (d *Daemon) setStackConditions(r *status.Report, c []status.Condition) {
 }
 
 func (d *Daemon) conditions() []status.Condition {
-	return orNone(status.SortConditions(append(slices.Clone(d.stackCond), d.view.Conditions...)))
+	all := append(slices.Clone(d.stackCond), d.view.Conditions...)
+	for _, c := range d.others {
+		all = append(all, c...)
+	}
+	return orNone(status.SortConditions(all))
 }
 
 // published says at which of the two ports that browsers know a stack answers

@@ -89,7 +89,7 @@ func TestAnnounces(t *testing.T) {
 		p.changed() // nothing is new
 	}
 	p.move(func(v *settings.View) { v.SSH, v.Conditions = status.SSH{}, nil })
-	if err := client.StopStack(t.Context()); err != nil {
+	if _, err := client.StopStack(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	r = await(t, client, "stopped")

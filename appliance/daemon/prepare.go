@@ -17,6 +17,7 @@ import (
 	"github.com/holdfast/holdfast/appliance/status"
 	"github.com/holdfast/holdfast/appliance/status/facts"
 	"github.com/holdfast/holdfast/appliance/supervise"
+	"github.com/holdfast/holdfast/compose/budget"
 	"github.com/holdfast/holdfast/compose/release"
 	"github.com/holdfast/holdfast/compose/stack"
 )
@@ -46,6 +47,7 @@ func (d *Daemon) prepare(ctx context.Context) (*supervise.Desired, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.box = box
 	f, err := d.c.Find.Find(ctx)
 	if err != nil {
 		return nil, err
@@ -62,9 +64,15 @@ func (d *Daemon) prepare(ctx context.Context) (*supervise.Desired, error) {
 		if err := d.awaitEngine(ctx); err != nil {
 			return nil, err
 		}
-		err := d.load(ctx, f)
+		d.meet(ctx)
+		d.measuring(f.Stack)
+		b, err := d.admit(ctx, f.Stack, box)
+		if err != nil {
+			return nil, err
+		}
+		err = d.load(ctx, f)
 		if err == nil {
-			return d.desire(f, gen)
+			return d.desire(f, gen, b)
 		}
 		if why := refused(err); why != nil {
 			if err := d.holdAndWait(ctx, why, said); err != nil {
@@ -134,7 +142,8 @@ func (d *Daemon) announce(gen int, f *Found) {
 		if r.Release.OS == "" {
 			r.Release.OS = os
 		}
-		d.ports = portsOf(f.Stack)
+		d.ports, d.mounted = portsOf(f.Stack), mountedVolumes(f.Stack)
+		r.Allowances = allowances(f.Stack)
 		r.URLs = urls(r.Addresses, d.ports)
 		return true
 	})
@@ -207,7 +216,7 @@ func (d *Daemon) load(ctx context.Context, f *Found) error {
 }
 
 // desire makes the secrets and files and translates the stack.
-func (d *Daemon) desire(f *Found, gen int) (*supervise.Desired, error) {
+func (d *Daemon) desire(f *Found, gen int, b *budget.Budget) (*supervise.Desired, error) {
 	var want []supervise.Generate
 	for _, s := range f.Stack.Secrets {
 		want = append(want, supervise.Generate{Name: s.Name, Length: s.Length})
@@ -224,9 +233,7 @@ func (d *Daemon) desire(f *Found, gen int) (*supervise.Desired, error) {
 	case err != nil:
 		return nil, held("secrets-not-made", "make room on the data volume, then systemctl restart holdfast", err)
 	}
-	desired, err := supervise.Translate(f.Stack.Project, f.Stack.Services, supervise.Options{
-		Generation: gen, FilesDir: filepath.Join(d.c.State, "supervise", "files"), SecretFiles: secrets,
-	})
+	desired, err := d.translated(f, gen, b, secrets)
 	if err != nil {
 		return nil, held("stack-invalid", "bake a release whose stack a box can honour", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/holdfast/holdfast/appliance/status"
 	"github.com/holdfast/holdfast/appliance/status/facts"
@@ -31,10 +32,23 @@ func (d *Daemon) publish(p supervise.Plan) {
 			d.c.Notify("STATUS=the stack is " + p.Stack)
 		}
 		r.Stack, r.Services, r.Timings = p.Stack, p.Services, d.timings
+		d.addBudgets(r.Services)
+		d.setEngine(r, p.Conditions)
 		d.setStackConditions(r, append(slices.Clone(d.rootCond), p.Conditions...))
 		d.lookAtRoot(r)
 		return true
 	})
+}
+
+// setEngine is for use inside edit: how the engine is, by what the supervisor
+// says.
+func (d *Daemon) setEngine(r *status.Report, said []status.Condition) {
+	up := !slices.ContainsFunc(said, func(c status.Condition) bool { return c.Code == "engine-unreachable" })
+	e := status.Engine{Up: up, Version: d.engineIs().Version, Since: time.Now().UTC(), Mends: d.mends}
+	if r.Engine != nil && r.Engine.Up == up {
+		e.Since = r.Engine.Since
+	}
+	r.Engine = &e
 }
 
 // Refresh looks at what no event tells of, before a report is given.

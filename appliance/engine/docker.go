@@ -105,6 +105,8 @@ func fromInspect(r container.InspectResponse) Container {
 			c.Volumes[m.Destination] = m.Name
 		}
 	}
+	c.IPs, c.SharesNetwork = addresses(r)
+	c.Limits = limits(r.HostConfig)
 	s := r.State
 	if s == nil {
 		return c

@@ -12,6 +12,7 @@ package engine
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
@@ -52,6 +53,14 @@ type Container struct {
 	HealthLog string
 	// Volumes maps the target of each mounted volume to the volume's name.
 	Volumes map[string]string
+	// IPs are the addresses by which the host reaches it, none while it does
+	// not run; the loopback on the host's network.
+	IPs []netip.Addr
+	// Limits are what can be changed of it while it runs.
+	Limits Limits
+	// SharesNetwork is the id of the container whose network it has, ""
+	// where it has its own.
+	SharesNetwork string
 }
 
 // Up reports whether the container's process exists.

@@ -44,6 +44,16 @@ type Report struct {
 	Stack string `json:"stack"`
 	// Services in start order.
 	Services []Service `json:"services"`
+	// Engine is the container engine, nil before it was asked.
+	Engine *Engine `json:"engine,omitempty"`
+	// Budget is the machine's side of the services' budgets, nil before that
+	// is known.
+	Budget *NodeBudget `json:"budget,omitempty"`
+	// Pressure is what the box lacks now, nil where nothing watches it.
+	Pressure *PressureState `json:"pressure,omitempty"`
+	// Allowances are what services have that is refused elsewhere; empty as a
+	// rule.
+	Allowances []Allowance `json:"allowances"`
 	// Conditions that need attention, most severe first; empty when well.
 	Conditions []Condition `json:"conditions"`
 	// Timings of this boot.
@@ -125,19 +135,61 @@ type Service struct {
 	Image string `json:"image"`
 	// Container is the engine's container id, "" where there is none.
 	Container string `json:"container"`
+	// ContainerName is that container's name, e.g. "demo-web-1", "" where
+	// there is none.
+	ContainerName string `json:"container_name,omitempty"`
 	// State is "waiting", "created", "running", "exited", "completed"
-	// (a one-shot that ended with 0), "backoff", "crash-loop", "held",
-	// "paused" (by hand) or "unknown" (the engine does not answer).
+	// (a one-shot that ended with 0), "backoff", "crash-loop", "held", "shed"
+	// (stopped under pressure), "stopped" (on request), "paused" (by hand) or
+	// "unknown" (the engine does not answer).
 	State string `json:"state"`
 	// Health is "healthy", "unhealthy", "starting" or "none".
 	Health string `json:"health"`
 	// Restarts since the daemon adopted or created the container, over all
 	// boots of this generation.
 	Restarts int `json:"restarts"`
+	// RestartsBy counts the same restarts by their cause: one of
+	// RestartReasons. Nil while there was none.
+	RestartsBy map[string]int `json:"restarts_by,omitempty"`
+	// Failures in a row, 0 once the service has been well for long enough.
+	Failures int `json:"failures"`
+	// NextTry is when a service in backoff is started again, zero elsewhere.
+	NextTry time.Time `json:"next_try,omitzero"`
 	// Since is when State was entered.
 	Since time.Time `json:"since"`
 	// Reason is one sentence why the service is not running and healthy.
 	Reason string `json:"reason,omitempty"`
+	// Class is "critical", "normal" or "best-effort".
+	Class string `json:"class,omitempty"`
+	// OneShot services end by themselves and run once per generation.
+	OneShot bool `json:"one_shot,omitempty"`
+	// Budget is what the service is guaranteed and may use, nil before that
+	// is known.
+	Budget *ServiceBudget `json:"budget,omitempty"`
+	// Probes are the supervisor's own checks of the service with their newest
+	// results.
+	Probes []Probe `json:"probes,omitempty"`
+}
+
+// RestartReasons are the causes that Service.RestartsBy counts: "exit" (its
+// main process ended), "oom" (by the kernel, for memory), "unhealthy" (its
+// checks failed), "changed" (its definition), "dependency" (what it depends on
+// was started anew), "drift" (somebody changed or removed the container),
+// "request" (an admin asked), "pressure" (brought back after it was shed) and
+// "other". The list is closed: it bounds the series of a metric.
+func RestartReasons() []string {
+	return []string{"exit", "oom", "unhealthy", "changed", "dependency", "drift", "request", "pressure", "other"}
+}
+
+// Probe is one check of the supervisor's own.
+type Probe struct {
+	// Kind is "http", "tcp", "exec" or "uptime".
+	Kind string `json:"kind"`
+	// Health is "starting", "healthy" or "unhealthy", since Since.
+	Health string    `json:"health"`
+	Since  time.Time `json:"since,omitzero"`
+	// Output of the last check, for people.
+	Output string `json:"output,omitempty"`
 }
 
 // Timings are seconds since the kernel started (CLOCK_BOOTTIME), 0 while the

@@ -30,6 +30,12 @@ type DiskUsage struct {
 	Total int64  `json:"total"`
 	// Enforced is true where Total is a quota that the kernel enforces.
 	Enforced bool `json:"enforced"`
+	// Unknown is true where Used is not known: no quota counts it and nobody
+	// has measured it yet. Total is 0 where nothing limits it.
+	Unknown bool `json:"unknown,omitempty"`
+	// Measured is when Used was measured by a walk in the background; zero
+	// where it is of now.
+	Measured time.Time `json:"measured,omitzero"`
 }
 
 // Pressure holds the shares of time, 0 to 1, over the last 10 s in which some
@@ -65,9 +71,12 @@ type ServiceUsage struct {
 	// CPULimit in cores, 0 without.
 	CPULimit float64 `json:"cpu_limit"`
 	// Bytes read and written on disks.
-	IORead    int64     `json:"io_read"`
-	IOWritten int64     `json:"io_written"`
-	Pressure  *Pressure `json:"pressure,omitempty"`
+	IORead    int64 `json:"io_read"`
+	IOWritten int64 `json:"io_written"`
+	// Requests that were made for them.
+	IOReadOps  int64     `json:"io_read_ops"`
+	IOWriteOps int64     `json:"io_write_ops"`
+	Pressure   *Pressure `json:"pressure,omitempty"`
 	// Volumes are the named volumes it mounts, by what they use.
 	Volumes []DiskUsage `json:"volumes"`
 }

@@ -5,6 +5,8 @@ package supervise
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -60,6 +62,8 @@ func demo() *Desired {
 type box struct {
 	t      *testing.T
 	e      *fake.Engine
+	engine Engine // what the next daemon talks to: e, or a way to it
+	j      *Journal
 	d      *Desired
 	dir    string
 	boot   string
@@ -69,10 +73,14 @@ type box struct {
 	cancel context.CancelFunc
 	done   chan error
 	alive  int
+	// pressure and events of the running supervisor.
+	pressure Pressure
+	events   []status.Event
 }
 
 func newBox(t *testing.T, d *Desired) *box {
 	b := &box{t: t, e: fake.New(), d: d, dir: t.TempDir(), boot: "boot-1"}
+	b.engine = b.e
 	b.e.Behave("db", fake.Behaviour{HealthyAfter: 3 * time.Second})
 	b.e.Behave("migrate", fake.Behaviour{ExitAfter: 2 * time.Second})
 	b.e.Behave("web", fake.Behaviour{HealthyAfter: time.Second})
@@ -81,23 +89,36 @@ func newBox(t *testing.T, d *Desired) *box {
 
 func (b *box) start() {
 	b.t.Helper()
+	b.prepare()
+	b.run()
+}
+
+// prepare makes a daemon, run runs it.
+func (b *box) prepare() {
+	b.t.Helper()
 	j, err := OpenJournal(b.dir, b.boot)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(b.t.Context())
-	b.cancel, b.done = cancel, make(chan error, 1)
+	b.j = j
 	b.sup, err = New(Config{
-		Engine: b.e, Desired: b.d, Journal: j, Boot: b.boot, Jitter: func() float64 { return 0.5 },
+		Engine: b.engine, Desired: b.d, Journal: j, Boot: b.boot, Jitter: func() float64 { return 0.5 },
 		Publish:    func(p Plan) { b.mu.Lock(); b.last = p; b.mu.Unlock() },
 		Alive:      func() { b.mu.Lock(); b.alive++; b.mu.Unlock() },
 		AliveEvery: 30 * time.Second,
+		Pressure:   func() Pressure { b.mu.Lock(); defer b.mu.Unlock(); return b.pressure },
+		Event:      func(e status.Event) { b.mu.Lock(); b.events = append(b.events, e); b.mu.Unlock() },
 	})
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	sup := b.sup
-	go func() { b.done <- sup.Run(ctx); j.Close() }()
+}
+
+func (b *box) run() {
+	ctx, cancel := context.WithCancel(b.t.Context())
+	b.cancel, b.done = cancel, make(chan error, 1)
+	sup, j, done := b.sup, b.j, b.done
+	go func() { done <- sup.Run(ctx); j.Close() }()
 }
 
 func (b *box) stop() { b.cancel(); <-b.done }
@@ -128,4 +149,22 @@ func (b *box) want(stack string) {
 	if p := b.plan(); p.Stack != stack {
 		b.t.Fatalf("stack is %s, want %s\n%s\ncalls: %v", p.Stack, stack, p, b.e.Log())
 	}
+}
+
+// saved is the memory as it is on disk.
+func (b *box) saved() string {
+	c, err := os.ReadFile(filepath.Join(b.dir, "history.json"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return string(c)
+}
+
+// journal is all that was journalled, up to its rotation.
+func (b *box) journal() string {
+	c, err := os.ReadFile(filepath.Join(b.dir, "journal.jsonl"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return string(c)
 }

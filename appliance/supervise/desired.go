@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/appliance/engine"
+	"github.com/holdfast/holdfast/compose/stack"
 )
 
 // Desired is the stack as it shall run: what Translate makes of a project.
@@ -49,6 +50,51 @@ type Service struct {
 	OneShot bool
 	// Grace is how long the service may take to end, at most.
 	Grace time.Duration
+	// Class says what the service is worth under pressure; "" is Normal.
+	Class stack.Class
+	// Sheddable services are stopped under pressure, the lowest ShedOrder
+	// first, ties by name; a Critical service never is.
+	Sheddable bool
+	ShedOrder int
+	// Probes are checks of our own, beside the container's health check.
+	Probes []stack.Probe
+	Hooks  Hooks
+	// Update is how a container whose configuration changed is replaced:
+	// StopFirst, which "" means too, or StartFirst.
+	Update string
+}
+
+// Orders of a Service's update, in the words of the Compose specification.
+const (
+	// StopFirst ends and removes the old container, then makes the new one.
+	StopFirst = "stop-first"
+	// StartFirst waits for the new one to be well before the old one ends.
+	// It is only for services without a read-write volume, a fixed host port
+	// or a name of their own: the translation refuses or lowers the others.
+	StartFirst = "start-first"
+)
+
+// Hooks are what a service wants done around its life.
+type Hooks struct {
+	// PreStart are init containers. They run to completion, one after the
+	// other, before the first start of each new container of the service;
+	// an exit code that is not 0 fails that start. Their names and labels are
+	// the translation's; the supervisor removes them when they have ended well.
+	PreStart []engine.Spec
+	// PostStart commands run in the container after each start, in order; one
+	// that fails fails the start. PreStop commands run before each stop that
+	// the supervisor asks for; one that fails is journalled and the stop goes on.
+	PostStart, PreStop []Hook
+}
+
+// Hook is a command that runs in the service's container.
+type Hook struct {
+	Command []string
+	// User, WorkingDir and Env ("KEY=value") of the command; what is empty is
+	// the container's.
+	User, WorkingDir string
+	Env              []string
+	Privileged       bool
 }
 
 // Conditions of a Dependency, in the words of the Compose specification.

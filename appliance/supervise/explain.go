@@ -9,15 +9,20 @@ import (
 
 	"github.com/holdfast/holdfast/appliance/engine"
 	"github.com/holdfast/holdfast/appliance/status"
+	"github.com/holdfast/holdfast/compose/stack"
 )
 
 // describe fills the status of one service.
 func (x *decision) describe(s *Service) {
 	p := x.h.Past[s.Name]
 	c, _ := x.o.pick(s)
-	st := status.Service{Name: s.Name, Image: s.Image, Health: "none", Restarts: p.Restarts, State: "waiting"}
+	st := status.Service{Name: s.Name, Image: s.Image, Health: "none", State: "waiting",
+		Restarts: p.Restarts, RestartsBy: p.RestartsBy, Failures: p.Failures, Class: string(s.Class), OneShot: s.OneShot}
+	if st.Class == "" {
+		st.Class = string(stack.Normal)
+	}
 	if c != nil {
-		st.Container, st.Health = c.ID, c.Health
+		st.Container, st.ContainerName, st.Health, st.Probes = c.ID, c.Name, c.Health, x.probes(s, c)
 		switch {
 		case c.State == "running":
 			st.State = "running"
@@ -43,6 +48,12 @@ func (x *decision) describe(s *Service) {
 func (x *decision) explain(s *Service, p Past, c *engine.Container, st *status.Service) {
 	up := c != nil && c.Up()
 	switch {
+	case p.Shed != nil && !up:
+		st.State, st.Reason = "shed", p.Shed.Why
+	case !p.Stopped.IsZero() && !up:
+		st.State, st.Reason = "stopped", "stopped on request"
+	case p.away() != "":
+		st.Reason = "is being " + p.away()
 	case p.completed(s, x.d.Generation) && !up:
 		st.State = "completed"
 	case x.o.Stopping && !up:
@@ -56,23 +67,59 @@ func (x *decision) explain(s *Service, p Past, c *engine.Container, st *status.S
 	case up:
 		if c.Health == "none" && !x.settled(p, c) {
 			st.Reason = "it failed before and has not run long enough to count as well"
+			break
+		}
+		if c.Name == s.next() {
+			st.Reason = "it takes over from an older container"
+			break
+		}
+		for _, dep := range s.DependsOn {
+			if away := x.h.Past[dep.Service].away(); away != "" && dep.Required {
+				st.Reason = dep.Service + ", which it depends on, is " + away
+			}
 		}
 	case p.Ended == endDone:
 		st.State = "completed"
 	case p.Ended == endGaveUp, p.Ended == endByHand:
 		st.Reason = p.Why
+	case p.Ended == endRetry && p.held(x.now):
+		st.State, st.Reason = "held", fmt.Sprintf("%s; %d failures in a row since %s%s",
+			p.Why, p.Failures, p.FailingSince.UTC().Format("2006-01-02 15:04 MST"), x.until(p))
+		st.NextTry = x.notBefore(p)
 	case p.Ended == endRetry && p.Failures >= crashLoopAt:
+		st.NextTry = x.notBefore(p)
 		st.State, st.Reason = "crash-loop", fmt.Sprintf("%s; %d failures in a row%s", p.Why, p.Failures, x.until(p))
 	case p.Ended == endRetry:
+		st.NextTry = x.notBefore(p)
 		st.State, st.Reason = "backoff", p.Why+x.until(p)
 	case x.blocked != "":
 		st.Reason = x.blocked
 	case st.Reason == "":
 		st.Reason = x.waitsFor(s)
+		if st.Reason == "" && x.underPressure(s) {
+			st.Reason = "waits for the end of the pressure: " + x.o.Pressure.why()
+		}
 		if st.Reason != "" && st.State == "exited" {
 			st.State = "waiting"
 		}
 	}
+}
+
+// probes are the results of our own checks, for status.
+func (x *decision) probes(s *Service, c *engine.Container) []status.Probe {
+	if len(s.Probes) == 0 || !c.Up() {
+		return nil
+	}
+	r := x.o.Probes[c.ID]
+	out := make([]status.Probe, 0, len(s.Probes))
+	for i, p := range s.Probes {
+		st := status.Probe{Kind: p.Kind, Health: "starting", Since: r.Since}
+		if i < len(r.Checks) {
+			st.Health, st.Output = r.Checks[i].Health, r.Checks[i].Output
+		}
+		out = append(out, st)
+	}
+	return out
 }
 
 func (x *decision) until(p Past) string {
@@ -87,12 +134,7 @@ func (x *decision) settled(p Past, c *engine.Container) bool {
 	if p.Failures == 0 {
 		return true
 	}
-	at := c.Started.Add(settle)
-	if at.After(x.now) {
-		x.plan.wake(at)
-		return false
-	}
-	return true
+	return x.ranFor(c, settle)
 }
 
 // stack sums up, and turns what needs attention into conditions.
@@ -125,6 +167,12 @@ func (x *decision) stack() {
 	default:
 		x.plan.Stack = "starting"
 	}
+	x.throttleCondition()
+	for _, f := range x.o.Foreign {
+		x.plan.Conditions = append(x.plan.Conditions, status.Condition{Code: "foreign-container", Severity: "info",
+			Text:   fmt.Sprintf("container %s, which is not of this stack, holds %s of %s; it is left alone", f.Container, f.Holds, f.Service),
+			Remedy: "docker rename or docker stop " + f.Container + ", if it need not be there"})
+	}
 	if x.blocked != "" && strings.Contains(x.blocked, "external") {
 		x.plan.Conditions = append(x.plan.Conditions, status.Condition{Code: "external-missing", Severity: "critical",
 			Text: x.blocked, Remedy: "create it with docker network create or docker volume create"})
@@ -133,7 +181,23 @@ func (x *decision) stack() {
 
 func (x *decision) condition(s *Service, p Past, st status.Service) {
 	logs := "docker logs --tail 50 " + s.Spec.Name
+	x.driftCondition(s, p)
 	switch {
+	case p.Shed != nil:
+		x.plan.Conditions = append(x.plan.Conditions, status.Condition{Code: "service-shed", Severity: "warning",
+			Text:   fmt.Sprintf("%s is stopped so that the others have room: %s", s.Name, p.Shed.Why),
+			Remedy: "it comes back by itself after a minute without pressure; holdfast top shows who uses what"})
+	case !p.Stopped.IsZero():
+		x.plan.Conditions = append(x.plan.Conditions, status.Condition{Code: "service-stopped", Severity: "info",
+			Text: s.Name + " was stopped on request", Remedy: "holdfast start " + s.Name})
+	case st.State == "paused":
+		x.plan.Conditions = append(x.plan.Conditions, status.Condition{Code: "service-paused", Severity: "warning",
+			Text: s.Name + " was paused by hand", Remedy: "docker unpause " + st.ContainerName})
+	case p.Ended == endRetry && p.held(x.now):
+		x.plan.Conditions = append(x.plan.Conditions, status.Condition{Code: "service-held", Severity: "critical",
+			Text: fmt.Sprintf("%s has failed %d times in a row since %s and is only tried every %s now, last: %s", s.Name, p.Failures,
+				p.FailingSince.UTC().Format("2006-01-02 15:04 MST"), backoffMax, p.Why),
+			Remedy: logs + "; mend the cause, then holdfast restart " + s.Name})
 	case p.Ended == endGaveUp:
 		x.plan.Conditions = append(x.plan.Conditions, status.Condition{Code: "service-failed", Severity: "critical",
 			Text: fmt.Sprintf("%s is not restarted: %s", s.Name, p.Why), Remedy: logs})
@@ -149,9 +213,28 @@ func (x *decision) condition(s *Service, p Past, st status.Service) {
 	}
 }
 
+// driftCondition tells for a while what was mended.
+func (x *decision) driftCondition(s *Service, p Past) {
+	stuck := x.h.Past["name of "+s.Name].Why
+	if stuck == "" {
+		stuck = x.h.Past["limits of "+s.Name].Why
+	}
+	switch {
+	case stuck != "":
+		x.plan.Conditions = append(x.plan.Conditions, status.Condition{Code: "service-drift", Severity: "warning",
+			Text: fmt.Sprintf("%s is not as the stack says and could not be mended yet: %s", s.Name, stuck), Remedy: "holdfast plan"})
+	case p.Drift != nil && x.now.Sub(p.Drift.At) < driftShown:
+		x.plan.wake(p.Drift.At.Add(driftShown))
+		x.plan.Conditions = append(x.plan.Conditions, status.Condition{Code: "service-drift", Severity: "info",
+			Text:   fmt.Sprintf("%s: %s at %s; that is mended", s.Name, p.Drift.Text, p.Drift.At.UTC().Format("15:04:05 MST")),
+			Remedy: "nothing to do; change the stack instead"})
+	}
+}
+
 // Record keeps what status shows: states with the time they were entered.
 func (h History) Record(p Plan) History {
 	h = h.clone()
+	h.heal = p.heal
 	for _, s := range p.Services {
 		past := h.Past[s.Name]
 		past.State, past.Since = s.State, s.Since

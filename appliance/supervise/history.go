@@ -21,9 +21,14 @@ type History struct {
 	Boot string `json:"boot"`
 	// WasHealthy is the boot in which the whole stack was healthy last.
 	WasHealthy string `json:"was_healthy,omitempty"`
-	// Past by service name, and by "network NAME" and "volume NAME" for
-	// operations that failed.
+	// ShedChange is when a service was shed or brought back last.
+	ShedChange time.Time `json:"shed_change,omitzero"`
+	// Past by service name, and by "network NAME", "volume NAME", "name of
+	// NAME" and "limits of NAME" for operations that failed.
 	Past map[string]Past `json:"past"`
+
+	// heal is the throttle's state. A new daemon starts with a full one.
+	heal bucket
 }
 
 // How a service's container ended, and what follows.
@@ -33,6 +38,18 @@ const (
 	endGaveUp = "gave-up" // its policy allows no further start
 	endDone   = "done"    // it ended by itself, well
 	endByHand = "by-hand" // somebody stopped it and the policy respects that
+)
+
+// Causes of a restart, as status counts them.
+const (
+	causeExit       = "exit"
+	causeOOM        = "oom"
+	causeUnhealthy  = "unhealthy"
+	causeChanged    = "changed"
+	causeDependency = "dependency"
+	causeDrift      = "drift"
+	causeRequest    = "request"
+	causePressure   = "pressure"
 )
 
 // Past is what is remembered of one service.
@@ -45,10 +62,16 @@ type Past struct {
 	// Ended is one of the end constants; Why says it in a sentence.
 	Ended string `json:"ended,omitempty"`
 	Why   string `json:"why,omitempty"`
-	// Failures in a row, Restarts in total.
-	Failures  int       `json:"failures,omitempty"`
-	Restarts  int       `json:"restarts,omitempty"`
-	NotBefore time.Time `json:"not_before,omitzero"`
+	// Failures in a row, since FailingSince; Attempts are the restarts that
+	// count for max_attempts.
+	Failures     int       `json:"failures,omitempty"`
+	FailingSince time.Time `json:"failing_since,omitzero"`
+	Attempts     int       `json:"attempts,omitempty"`
+	NotBefore    time.Time `json:"not_before,omitzero"`
+	// Restarts in total and by cause; Cause is that of the next start.
+	Restarts   int            `json:"restarts,omitempty"`
+	RestartsBy map[string]int `json:"restarts_by,omitempty"`
+	Cause      string         `json:"cause,omitempty"`
 	// WellSince is when the container was first seen well; zero while it is not.
 	WellSince time.Time `json:"well_since,omitzero"`
 	// Completed is the last success of a one-shot.
@@ -60,6 +83,22 @@ type Past struct {
 	// being replaced. It is on disk before the old container is removed:
 	// a crash in between would else lose the only trace of that data.
 	Inherit map[string]string `json:"inherit,omitempty"`
+	// Removing is the container that we were about to remove, Ending the one
+	// whose end is our doing and no failure.
+	Removing string `json:"removing,omitempty"`
+	Ending   string `json:"ending,omitempty"`
+	// PostStart is the container whose post_start hooks have yet to run.
+	PostStart string `json:"post_start,omitempty"`
+	// Limits of Container as it was made; what differs was changed by hand.
+	Limits *engine.Limits `json:"limits,omitempty"`
+	// Drift is what somebody did behind our back last, and was mended.
+	Drift *Drift `json:"drift,omitempty"`
+	// Stopped is when an admin asked for a stop, zero where he did not; Asked
+	// when he asked for a restart that has not happened yet.
+	Stopped time.Time `json:"stopped,omitzero"`
+	Asked   time.Time `json:"asked,omitzero"`
+	// Shed is set while the service is stopped under pressure.
+	Shed *Shed `json:"shed,omitempty"`
 }
 
 // Completion says for which generation and which configuration a one-shot ran.
@@ -72,6 +111,17 @@ type Completion struct {
 // completed reports whether a one-shot need not run again.
 func (p Past) completed(s *Service, generation int) bool {
 	return p.Completed != nil && p.Completed.Generation == generation && p.Completed.Hash == s.Hash
+}
+
+// count adds one restart.
+func (p Past) count(cause string) Past {
+	by := maps.Clone(p.RestartsBy)
+	if by == nil {
+		by = map[string]int{}
+	}
+	by[cause]++
+	p.Restarts, p.RestartsBy, p.Cause = p.Restarts+1, by, ""
+	return p
 }
 
 // NewHistory is the memory of a box that has none.
@@ -91,10 +141,14 @@ type Note struct {
 }
 
 // Advance takes note of what happened since the last look: ends, failing
-// health, recoveries. It is pure; jitter returns a number in [0,1).
+// health, recoveries, drift, pressure. It is pure; jitter returns a number in
+// [0,1).
 func Advance(d *Desired, o Observed, h History, now time.Time, jitter func() float64) (History, []Note) {
 	h = h.clone()
 	fresh := o.Fresh || h.Boot != o.Boot
+	if h.Boot != o.Boot {
+		h = h.reboot()
+	}
 	h.Boot = o.Boot
 	var notes []Note
 	for i := range d.Services {
@@ -114,7 +168,17 @@ func Advance(d *Desired, o Observed, h History, now time.Time, jitter func() flo
 		}
 		h.Past[s.Name] = next
 	}
-	return h, notes
+	h, shed := h.shed(d, o, now)
+	return h, append(notes, shed...)
+}
+
+// reboot forgets what ended with the last boot.
+func (h History) reboot() History {
+	for name, p := range h.Past {
+		p.Shed, p.PostStart, p.Ending = nil, "", ""
+		h.Past[name] = p
+	}
+	return h
 }
 
 func (p Past) advance(s *Service, generation int, c *engine.Container, o Observed, fresh bool, now time.Time, jitter func() float64) (Past, string) {
@@ -122,19 +186,21 @@ func (p Past) advance(s *Service, generation int, c *engine.Container, o Observe
 		p.Ended, p.NotBefore = endNone, time.Time{}
 	}
 	if c == nil {
-		p.WellSince = time.Time{}
-		if p.Container != "" {
-			p.Container = ""
-			return p, "its container is gone"
-		}
-		return p, ""
+		return p.gone(fresh, now)
 	}
 	note := ""
 	known := p.Container == c.ID
 	if !known {
 		note = "adopted, " + c.State
-		p.Container = c.ID
+		p.Container, p.Limits = c.ID, nil
+		// What became of another container says nothing about this one.
+		p.Ended, p.NotBefore = endNone, time.Time{}
 	}
+	if !p.Asked.IsZero() && c.Started.After(p.Asked) {
+		p.Asked = time.Time{} // the restart that was asked for has happened
+	}
+	p, changed := p.drifted(s, c, now)
+	note = join(note, changed)
 	switch {
 	case c.Up():
 		p, n := p.running(s, c, now, jitter)
@@ -154,112 +220,16 @@ func join(a, b string) string {
 	return a + b
 }
 
-// running follows health: a failure each time a run turns unhealthy, and
-// forgiveness after a long time of being well.
-func (p Past) running(s *Service, c *engine.Container, now time.Time, jitter func() float64) (Past, string) {
-	switch c.Health {
-	case "unhealthy":
-		p.WellSince = time.Time{}
-		if !p.Unhealthy.Equal(c.Started) {
-			p.Unhealthy = c.Started
-			p.Why = "unhealthy"
-			if c.HealthLog != "" {
-				p.Why += ": " + c.HealthLog
-			}
-			p = p.fail(s, now, jitter)
-			return p, p.Why
-		}
-	case "starting":
-		p.WellSince, p.Ended = time.Time{}, endNone
-	default:
-		p.Ended = endNone
-		if p.WellSince.IsZero() {
-			p.WellSince = now
-			if c.Health == "none" && c.Started.Before(now) && !c.Started.IsZero() {
-				p.WellSince = c.Started
-			}
-		}
-		if p.Failures > 0 && now.Sub(p.WellSince) >= s.resetAfter() {
-			p.Failures = 0
-			return p, fmt.Sprintf("well for %s, its failures are forgotten", s.resetAfter())
-		}
-	}
-	return p, ""
-}
-
-func (s *Service) resetAfter() time.Duration {
-	if s.Restart.Window > 0 {
-		return s.Restart.Window
-	}
-	return ResetAfter
-}
-
-// ended sorts the end of a container. counted is false where the end was
-// first seen after the box, the engine or the memory started afresh.
-func (p Past) ended(s *Service, generation int, c *engine.Container, o Observed, counted bool, now time.Time, jitter func() float64) (Past, string) {
-	well := p.WellSince
-	p.WellSince = time.Time{}
-	p.Why = endText(c)
-	if s.OneShot && c.ExitCode == 0 && c.Labels[labelGeneration] == fmt.Sprint(generation) && c.Labels[labelHash] == s.Hash {
-		p.Ended, p.Failures = endDone, 0
-		p.Completed = &Completion{Generation: generation, Hash: s.Hash, At: c.Finished}
-		return p, "completed"
-	}
-	if !counted || o.Stopping {
-		p.Ended = endNone
-		return p, ""
-	}
-	if o.ByHand[c.ID] && s.Restart.Mode == "unless-stopped" {
-		p.Ended, p.Why = endByHand, "stopped by hand"
-		return p, p.Why
-	}
-	switch {
-	case s.Restart.Mode == "no" && c.ExitCode == 0, s.Restart.Mode == "on-failure" && c.ExitCode == 0 && !s.OneShot:
-		p.Ended = endDone
-		return p, p.Why
-	case s.Restart.Mode == "no":
-		p.Ended = endGaveUp
-		return p, p.Why + ", and its restart policy is no"
-	}
-	if !well.IsZero() && c.Finished.Sub(well) >= s.resetAfter() {
-		p.Failures = 0
-	}
-	p = p.fail(s, now, jitter)
-	return p, p.Why
-}
-
-// fail counts a failure and sets when the next start may be.
-func (p Past) fail(s *Service, now time.Time, jitter func() float64) Past {
-	p.Failures++
-	p.Ended = endRetry
-	wait := Delay(p.Failures, jitter())
-	if s != nil {
-		wait = max(wait, s.Restart.Delay)
-		if s.Restart.Max > 0 && p.Failures > s.Restart.Max {
-			p.Ended = endGaveUp
-			p.Why += fmt.Sprintf(", after %d restarts, which is all its policy allows", s.Restart.Max)
-		}
-	}
-	p.NotBefore = now.Add(wait)
-	return p
-}
-
-func endText(c *engine.Container) string {
-	switch {
-	case c.OOMKilled:
-		return fmt.Sprintf("killed for lack of memory (exit code %d)", c.ExitCode)
-	case c.Error != "":
-		return c.Error
-	}
-	return fmt.Sprintf("ended with exit code %d", c.ExitCode)
-}
-
 // Failed takes note of an operation that the engine refused.
 func (h History) Failed(op Op, err error, now time.Time, jitter func() float64) History {
 	h = h.clone()
 	p := h.Past[op.key()]
 	p.Why = fmt.Sprintf("%s failed: %v", op.Kind, err)
 	p = p.fail(nil, now, jitter)
+	if op.Kind == Start || op.Kind == RestartOp || op.Kind == PostStart {
+		// The end of what was half started is no failure of its own.
+		p.Ending, p.PostStart = op.Container, ""
+	}
 	h.Past[op.key()] = p
 	return h
 }
@@ -270,19 +240,30 @@ func (h History) Done(op Op, id string) History {
 	h = h.clone()
 	p := h.Past[op.key()]
 	switch op.Kind {
-	case CreateNetwork, CreateVolume:
+	case CreateNetwork, CreateVolume, Rename, Update:
 		delete(h.Past, op.key())
 		return h
 	case Create:
-		p.Container, p.Finished, p.Inherit = id, time.Time{}, nil
+		p.Container, p.Finished, p.Inherit, p.Removing, p.Limits = id, time.Time{}, nil, "", nil
 		p.Ended, p.NotBefore = endNone, time.Time{}
 	case Remove:
-		p.Container = ""
-	case Start, RestartOp:
-		p.Ended = endNone
-		if op.Counts {
-			p.Restarts++
+		if p.Container == op.Container {
+			p.Container = ""
 		}
+	case Stop:
+		if p.Container == op.Container {
+			p.Ending = op.Container
+		}
+	case Start, RestartOp:
+		p.Ended, p.Asked, p.PostStart, p.Ending = endNone, time.Time{}, "", ""
+		if op.Cause != "" {
+			p = p.count(op.Cause)
+		}
+	case PostStart:
+		p.PostStart = ""
+	}
+	if op.Kind == Stop && op.Cause != "" {
+		p.Cause = op.Cause
 	}
 	h.Past[op.key()] = p
 	return h

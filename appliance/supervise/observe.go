@@ -6,8 +6,10 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"time"
 
 	"github.com/holdfast/holdfast/appliance/engine"
+	"github.com/holdfast/holdfast/appliance/probe"
 )
 
 // Labels the supervisor finds its own containers by.
@@ -18,6 +20,8 @@ const (
 
 // Observer is what observing needs of an engine.
 type Observer interface {
+	Container(ctx context.Context, id string) (engine.Container, error)
+	Holders(ctx context.Context) ([]engine.Holder, error)
 	Containers(ctx context.Context, project string) ([]engine.Container, error)
 	Networks(ctx context.Context, project string) (map[string]bool, error)
 	Volumes(ctx context.Context, project string) (map[string]bool, error)
@@ -40,6 +44,36 @@ type Observed struct {
 	ByHand map[string]bool
 	// Stopping is true while the stack is being stopped as a whole.
 	Stopping bool
+	// Foreign are containers of others that hold what the stack needs.
+	Foreign []Foreign
+	// Probes are the results of our own checks, by container; a container
+	// whose service has probes and that is not in it is still starting.
+	Probes map[string]probe.Result
+	// Pressure is what the box lacks, the zero value where nobody watches.
+	Pressure Pressure
+}
+
+// Foreign is a container of somebody else that holds what a service needs.
+type Foreign struct {
+	Service string
+	// Container is its name, Holds "the name X" or "the port 80/tcp".
+	Container, Holds string
+}
+
+// Pressure is what the box lacks.
+type Pressure struct {
+	// Level is "none", "warn" or "high", "" where nobody watches.
+	Level string
+	// Resource is "memory", "disk", "io" or "cpu", "" for Level "none"; Text
+	// says more.
+	Resource, Text string
+	// Since is when Level was entered.
+	Since time.Time
+}
+
+// isMain reports whether a container is a service's own.
+func isMain(c engine.Container) bool {
+	return c.Labels[labelHook] == "" && c.Labels["com.docker.compose.oneoff"] != "True"
 }
 
 // Observe asks the engine for everything of the project.
@@ -50,6 +84,9 @@ func Observe(ctx context.Context, e Observer, project string) (Observed, error) 
 		return o, err
 	}
 	for _, c := range cs {
+		if !isMain(c) {
+			continue
+		}
 		name := c.Labels[engine.ServiceLabel]
 		o.Services[name] = append(o.Services[name], c)
 	}
@@ -58,6 +95,38 @@ func Observe(ctx context.Context, e Observer, project string) (Observed, error) 
 	}
 	o.Volumes, err = e.Volumes(ctx, project)
 	return o, err
+}
+
+// merge puts the results of our own checks into the containers: both they and
+// the container's health check must be good.
+func (o Observed) merge(d *Desired) {
+	for i := range d.Services {
+		s := &d.Services[i]
+		if len(s.Probes) == 0 {
+			continue
+		}
+		cs := slices.Clone(o.Services[s.Name])
+		for j := range cs {
+			c := &cs[j]
+			if !c.Up() {
+				continue
+			}
+			r, ok := o.Probes[c.ID]
+			if !ok {
+				r = probe.Result{Health: probe.Starting}
+			}
+			switch {
+			case c.Health == probe.Unhealthy:
+			case r.Health == probe.Unhealthy:
+				c.Health, c.HealthLog = r.Health, r.Output
+			case c.Health == probe.Starting || r.Health == probe.Starting:
+				c.Health = probe.Starting
+			default:
+				c.Health = probe.Healthy
+			}
+		}
+		o.Services[s.Name] = cs
+	}
 }
 
 // pick returns the container that is the service's, or nil, and the others,

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/holdfast/holdfast/appliance/engine"
 	"github.com/holdfast/holdfast/appliance/status"
 )
 
@@ -22,6 +23,12 @@ const (
 	RestartOp     Kind = "restart"
 	Stop          Kind = "stop"
 	Remove        Kind = "remove"
+	// PostStart runs the hooks that a killed daemon left out.
+	PostStart Kind = "post-start hooks"
+	Rename    Kind = "rename"
+	Update    Kind = "update"
+	// Look is no act: a container has changed and is yet to be looked at.
+	Look Kind = "look"
 )
 
 // Op is one act on the engine, with its cause.
@@ -33,8 +40,17 @@ type Op struct {
 	Container string
 	// Grace bounds a stop.
 	Grace time.Duration
-	// Counts is true for a restart the service's restart count grows by.
-	Counts bool
+	// Cause is what a restart counts as, "" for what is none.
+	Cause string
+	// Init is true for the first start of a container: pre_start comes before.
+	Init bool
+	// Name is the container's new name, for Rename, and for Create where it
+	// is not the service's own.
+	Name string
+	// Said gets what an act has to tell although it went on; nil drops it.
+	Said func(text string)
+	// Limits to set, for Update.
+	Limits *engine.Limits
 	// Because is the cause, one clause.
 	Because string
 }
@@ -46,6 +62,10 @@ func (o Op) key() string {
 		return "network " + o.Target
 	case CreateVolume:
 		return "volume " + o.Target
+	case Rename:
+		return "name of " + o.Target
+	case Update:
+		return "limits of " + o.Target
 	}
 	return o.Target
 }
@@ -76,6 +96,8 @@ type Plan struct {
 	// Services in start order.
 	Services   []status.Service
 	Conditions []status.Condition
+	// heal is the throttle after this plan.
+	heal bucket
 }
 
 // String prints the operations, one a line, then the state of each service.

@@ -14,6 +14,8 @@ import (
 	"github.com/moby/moby/api/types/network"
 
 	"github.com/holdfast/holdfast/appliance/engine"
+	"github.com/holdfast/holdfast/compose/budget"
+	"github.com/holdfast/holdfast/compose/stack"
 )
 
 // ComposeVersion is the value of the version label. `docker compose` shows
@@ -34,6 +36,14 @@ type Options struct {
 	SecretFiles map[string]string
 	// ReadFile is os.ReadFile where nil; file contents enter the hash.
 	ReadFile func(string) ([]byte, error)
+	// Budget gives the services their shares of the machine; nil leaves the
+	// limits of the Compose file.
+	Budget *budget.Budget
+	// Extensions is the stack's x-holdfast by service.
+	Extensions map[string]stack.Extension
+	// Slices puts containers into the slice of their class (SliceOf). Only
+	// an engine that uses systemd's control groups can do that.
+	Slices bool
 }
 
 // Translate makes the desired state of a checked project whose images are
@@ -97,6 +107,9 @@ func (t *translation) service() (Service, error) {
 		svc.Grace = time.Duration(*s.StopGracePeriod)
 	}
 	for name, dep := range s.DependsOn {
+		if _, ok := t.p.Services[name]; !ok {
+			continue // not required, and of a profile that is not enabled
+		}
 		c := dep.Condition
 		if c == "" {
 			c = Started
@@ -109,7 +122,7 @@ func (t *translation) service() (Service, error) {
 	if err != nil {
 		return svc, err
 	}
-	cfg, err := t.config(svc.Grace)
+	cfg, err := t.config()
 	if err != nil {
 		return svc, err
 	}
@@ -117,8 +130,14 @@ func (t *translation) service() (Service, error) {
 	if err != nil {
 		return svc, err
 	}
+	svc.Update = t.update()
+	t.extend(&svc)
+	t.budget(&host)
 	svc.Spec = engine.Spec{Name: t.containerName(s.Name), Config: cfg, Host: host, Networks: nets}
-	if svc.Hash, err = t.hash(svc.Spec); err != nil {
+	if svc.Hooks, err = t.hooks(); err != nil {
+		return svc, err
+	}
+	if svc.Hash, err = t.hash(svc.Spec, svc.Hooks.PreStart); err != nil {
 		return svc, err
 	}
 	t.labels(&svc)
@@ -143,12 +162,8 @@ func (t *translation) refuse() error {
 	}{
 		{"deploy.replicas above 1", s.GetScale() > 1},
 		{"build", s.Build != nil && s.Image == ""},
-		{"volumes_from", len(s.VolumesFrom) > 0},
 		{"external_links", len(s.ExternalLinks) > 0},
 		{"credential_spec", s.CredentialSpec != nil},
-		{"post_start", len(s.PostStart) > 0},
-		{"pre_start", len(s.PreStart) > 0},
-		{"pre_stop", len(s.PreStop) > 0},
 		{"provider", s.Provider != nil},
 		{"use_api_socket", s.UseAPISocket},
 		{"models", len(s.Models) > 0},
@@ -158,8 +173,14 @@ func (t *translation) refuse() error {
 			return fmt.Errorf("%s cannot be honoured on a box: remove it from the stack", k.key)
 		}
 	}
-	if !strings.Contains(s.Image, "@sha256:") {
-		return fmt.Errorf("image %q is not pinned to a digest: lock the stack", s.Image)
+	images := []string{s.Image}
+	for _, h := range s.PreStart {
+		images = append(images, h.Image)
+	}
+	for _, image := range images {
+		if !strings.Contains(image, "@sha256:") {
+			return fmt.Errorf("image %q is not pinned to a digest: lock the stack", image)
+		}
 	}
 	return nil
 }
@@ -202,26 +223,32 @@ func (t *translation) restart() Restart {
 	return r
 }
 
-func (t *translation) config(grace time.Duration) (container.Config, error) {
+// update is the order of deploy.update_config. The stack's check has refused
+// start-first where two containers of the service cannot be at once.
+func (t *translation) update() string {
+	if d := t.s.Deploy; d != nil && d.UpdateConfig != nil && d.UpdateConfig.Order == StartFirst {
+		return StartFirst
+	}
+	return StopFirst
+}
+
+func (t *translation) config() (container.Config, error) {
 	s := t.s
 	c := container.Config{
+		// Compose attaches, so that the first line of a service is in its log.
+		AttachStdout: true, AttachStderr: true,
 		Hostname: s.Hostname, Domainname: s.DomainName, User: s.User, Image: s.Image,
 		WorkingDir: s.WorkingDir, StopSignal: s.StopSignal, Tty: s.Tty, OpenStdin: s.StdinOpen,
 		Cmd: s.Command, Entrypoint: s.Entrypoint,
 		Healthcheck: health(s.HealthCheck), ExposedPorts: network.PortSet{},
 	}
 	if s.StopGracePeriod != nil {
-		n := int((grace + time.Second - 1) / time.Second)
+		// Whole seconds, cut off as Compose does. The supervisor's own stops
+		// name their grace, rounded up.
+		n := int(time.Duration(*s.StopGracePeriod).Seconds())
 		c.StopTimeout = &n
 	}
-	for k, v := range s.Environment {
-		if v == nil {
-			c.Env = append(c.Env, k)
-			continue
-		}
-		c.Env = append(c.Env, k+"="+*v)
-	}
-	slices.Sort(c.Env)
+	c.Env = env(s.Environment)
 	for _, e := range s.Expose {
 		r, err := network.ParsePortRange(e)
 		if err != nil {
@@ -241,13 +268,23 @@ func (t *translation) config(grace time.Duration) (container.Config, error) {
 	return c, nil
 }
 
+// env is an environment as the engine takes it, sorted.
+func env(m types.MappingWithEquals) []string {
+	var out []string
+	for k, v := range m {
+		if v != nil {
+			k += "=" + *v
+		}
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
+
 // health translates a health check; zero values inherit the image's.
 func health(h *types.HealthCheckConfig) *container.HealthConfig {
 	if h == nil {
 		return nil
-	}
-	if h.Disable {
-		return &container.HealthConfig{Test: []string{"NONE"}}
 	}
 	d := func(p *types.Duration) time.Duration {
 		if p == nil {
@@ -261,6 +298,9 @@ func health(h *types.HealthCheckConfig) *container.HealthConfig {
 	}
 	if h.Retries != nil {
 		c.Retries = int(*h.Retries)
+	}
+	if h.Disable {
+		c.Test = []string{"NONE"}
 	}
 	return c
 }

@@ -3,9 +3,12 @@
 package supervise
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -43,18 +46,29 @@ func (t *translation) host() (container.HostConfig, error) {
 		OomScoreAdj:    int(s.OomScoreAdj),
 		Privileged:     s.Privileged,
 		ReadonlyRootfs: s.ReadOnly,
-		SecurityOpt:    securityOpt(s.SecurityOpt),
+		VolumesFrom:    t.volumesFrom(),
+		Links:          t.links(),
 		ShmSize:        int64(s.ShmSize),
 		StorageOpt:     s.StorageOpt,
 		Sysctls:        s.Sysctls,
 		Runtime:        s.Runtime,
 		Init:           s.Init,
+		Isolation:      container.Isolation(s.Isolation),
 		Annotations:    s.Annotations,
 		LogConfig:      logging(s.Logging),
 		PortBindings:   network.PortMap{},
 		Resources:      resources(s),
 	}
 	slices.Sort(h.ExtraHosts)
+	var err error
+	if h.SecurityOpt, err = t.securityOpt(); err != nil {
+		return h, err
+	}
+	// The engine takes this one as two empty lists, not as an option.
+	if i := slices.Index(h.SecurityOpt, "systempaths=unconfined"); i >= 0 {
+		h.SecurityOpt = slices.Delete(h.SecurityOpt, i, i+1)
+		h.MaskedPaths, h.ReadonlyPaths = []string{}, []string{}
+	}
 	for _, a := range s.DNS {
 		ip, err := netip.ParseAddr(a)
 		if err != nil {
@@ -88,13 +102,49 @@ func (t *translation) namespace(mode string) string {
 	return mode
 }
 
-// securityOpt adds no-new-privileges unless the stack decides it itself.
-func securityOpt(opts []string) []string {
-	out := slices.Clone(opts)
-	if !slices.ContainsFunc(out, func(o string) bool { return strings.HasPrefix(o, "no-new-privileges") }) {
-		out = append(out, "no-new-privileges:true")
+// volumesFrom names the containers whose volumes the service mounts too, with
+// the mode, which Compose drops.
+func (t *translation) volumesFrom() []string {
+	var out []string
+	for _, v := range t.s.VolumesFrom {
+		service, mode, ok := strings.Cut(v, ":")
+		service = t.containerName(service)
+		if ok {
+			service += ":" + mode
+		}
+		out = append(out, service)
 	}
 	return out
+}
+
+// securityOpt adds no-new-privileges unless the stack decides it itself, and
+// puts a profile of the stack folder in the place of its name.
+func (t *translation) securityOpt() ([]string, error) {
+	out := slices.Clone(t.s.SecurityOpt)
+	decided := false
+	for i, o := range out {
+		decided = decided || strings.HasPrefix(o, "no-new-privileges")
+		name, value, ok := strings.Cut(o, "=")
+		if !ok {
+			name, value, _ = strings.Cut(o, ":")
+		}
+		if name != "seccomp" || value == "unconfined" || value == "builtin" {
+			continue
+		}
+		data, err := t.o.ReadFile(filepath.Join(t.p.WorkingDir, value))
+		if err != nil {
+			return nil, fmt.Errorf("security_opt: %w", err)
+		}
+		var profile bytes.Buffer
+		if err := json.Compact(&profile, data); err != nil {
+			return nil, fmt.Errorf("security_opt: %s: %w", value, err)
+		}
+		out[i] = "seccomp=" + profile.String()
+	}
+	if !decided {
+		out = append(out, "no-new-privileges:true")
+	}
+	return out, nil
 }
 
 // logging caps the logs of the two drivers that write to this box's disk.
@@ -121,7 +171,7 @@ func resources(s types.ServiceConfig) container.Resources {
 	r := container.Resources{
 		CgroupParent: s.CgroupParent, CPUShares: s.CPUShares, CPUPeriod: s.CPUPeriod, CPUQuota: s.CPUQuota,
 		CPURealtimePeriod: s.CPURTPeriod, CPURealtimeRuntime: s.CPURTRuntime, CpusetCpus: s.CPUSet,
-		NanoCPUs: int64(float64(s.CPUS) * 1e9), Memory: int64(s.MemLimit), MemoryReservation: int64(s.MemReservation),
+		NanoCPUs: int64(s.CPUS * 1e9), Memory: int64(s.MemLimit), MemoryReservation: int64(s.MemReservation),
 		MemorySwap: int64(s.MemSwapLimit), DeviceCgroupRules: s.DeviceCgroupRules,
 	}
 	if s.MemSwappiness != 0 {
@@ -131,9 +181,7 @@ func resources(s types.ServiceConfig) container.Resources {
 	if s.PidsLimit != 0 {
 		r.PidsLimit = &s.PidsLimit
 	}
-	if s.OomKillDisable {
-		r.OomKillDisable = &s.OomKillDisable
-	}
+	r.OomKillDisable = &s.OomKillDisable
 	for _, d := range s.Devices {
 		r.Devices = append(r.Devices, container.DeviceMapping{PathOnHost: d.Source, PathInContainer: d.Target, CgroupPermissions: d.Permissions})
 	}
@@ -158,7 +206,7 @@ func resources(s types.ServiceConfig) container.Resources {
 	}
 	if l := s.Deploy.Resources.Limits; l != nil {
 		if l.NanoCPUs != 0 {
-			r.NanoCPUs = int64(float64(l.NanoCPUs.Value()) * 1e9)
+			r.NanoCPUs = int64(l.NanoCPUs * 1e9)
 		}
 		if l.MemoryBytes != 0 {
 			r.Memory = int64(l.MemoryBytes)

@@ -28,6 +28,10 @@ func (t *translation) mounts(h *container.HostConfig) error {
 		if err != nil {
 			return err
 		}
+		if asBind(v) {
+			h.Binds = append(h.Binds, bindString(m.Source, v))
+			continue
+		}
 		h.Mounts = append(h.Mounts, m)
 	}
 	for _, c := range t.s.Configs {
@@ -52,8 +56,35 @@ func (t *translation) mounts(h *container.HostConfig) error {
 		}
 		h.Mounts = append(h.Mounts, m)
 	}
+	slices.Sort(h.Binds)
 	slices.SortStableFunc(h.Mounts, func(a, b mount.Mount) int { return cmp.Compare(a.Target, b.Target) })
 	return nil
+}
+
+// asBind says which of the engine's two ways Compose takes for a mount: the
+// older one, a line of text, wherever it can say the same.
+func asBind(v types.ServiceVolumeConfig) bool {
+	switch v.Type {
+	case types.VolumeTypeBind:
+		b := v.Bind
+		return b == nil || bool(b.CreateHostPath) && b.Propagation == "" && b.Recursive == ""
+	case types.VolumeTypeVolume:
+		o := v.Volume
+		return v.Source != "" && (o == nil || len(o.Labels) == 0 && o.Subpath == "" && !o.NoCopy)
+	}
+	return false
+}
+
+// bindString is "SOURCE:TARGET:OPTIONS".
+func bindString(source string, v types.ServiceVolumeConfig) string {
+	options := "rw"
+	if v.ReadOnly {
+		options = "ro"
+	}
+	if v.Bind != nil && v.Bind.SELinux != "" {
+		options += "," + v.Bind.SELinux
+	}
+	return source + ":" + v.Target + ":" + options
 }
 
 func (t *translation) volume(v types.ServiceVolumeConfig) (mount.Mount, error) {
@@ -106,6 +137,9 @@ func (t *translation) fileMount(kind string, ref types.FileReferenceConfig, def 
 		target += ref.Target
 	}
 	m := mount.Mount{Type: mount.TypeBind, Target: target, ReadOnly: true}
+	if kind == "secret" { // Compose writes the options down for these only
+		m.BindOptions = &mount.BindOptions{}
+	}
 	src := cmp.Or(made, def.File)
 	if src == "" && def.Content == "" {
 		return m, fmt.Errorf("%s %s has neither a file nor content", kind, ref.Source)
@@ -169,10 +203,15 @@ func owner(s string) (int, error) {
 // the stack folder; Compose's own bookkeeping labels are left out. A new stack
 // folder recreates the services that bind a file of it, and no others. Binds outside the stack folder count by path only: they
 // are data.
-func (t *translation) hash(spec engine.Spec) (string, error) {
+func (t *translation) hash(spec engine.Spec, before []engine.Spec) (string, error) {
 	w := sha256.New()
 	if err := json.NewEncoder(w).Encode(spec); err != nil {
 		return "", err
+	}
+	if len(before) > 0 {
+		if err := json.NewEncoder(w).Encode(before); err != nil {
+			return "", err
+		}
 	}
 	if err := json.NewEncoder(w).Encode(t.s.Labels); err != nil {
 		return "", err

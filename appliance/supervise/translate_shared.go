@@ -3,10 +3,13 @@
 package supervise
 
 import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -24,7 +27,14 @@ func shared(p *types.Project, d *Desired) error {
 		for n := range s.Networks {
 			nets[n] = true
 		}
-		for _, v := range s.Volumes {
+		mounts := s.Volumes
+		for _, h := range s.PreStart {
+			mounts = append(mounts[:len(mounts):len(mounts)], h.Volumes...)
+			for n := range h.Networks {
+				nets[n] = true
+			}
+		}
+		for _, v := range mounts {
 			if v.Type == types.VolumeTypeVolume && v.Source != "" {
 				vols[v.Source] = true
 			}
@@ -43,11 +53,13 @@ func shared(p *types.Project, d *Desired) error {
 		if err != nil {
 			return fmt.Errorf("network %s: %w", key, err)
 		}
-		d.Networks = append(d.Networks, engine.Network{
+		made := engine.Network{
 			Name: n.Name, Driver: n.Driver, Options: n.DriverOpts, Internal: n.Internal, Attachable: n.Attachable,
 			IPv4: n.EnableIPv4, IPv6: n.EnableIPv6, IPAM: ipam,
 			Labels: with(n.Labels, engine.ProjectLabel, p.Name, "com.docker.compose.network", key, "com.docker.compose.version", ComposeVersion),
-		})
+		}
+		made.Labels[labelHash] = hashOf(made)
+		d.Networks = append(d.Networks, made)
 	}
 	for _, key := range slices.Sorted(maps.Keys(vols)) {
 		v, ok := p.Volumes[key]
@@ -58,12 +70,24 @@ func shared(p *types.Project, d *Desired) error {
 			d.ExternalVolumes = append(d.ExternalVolumes, v.Name)
 			continue
 		}
-		d.Volumes = append(d.Volumes, engine.Volume{
+		made := engine.Volume{
 			Name: v.Name, Driver: v.Driver, Options: v.DriverOpts,
 			Labels: with(v.Labels, engine.ProjectLabel, p.Name, "com.docker.compose.volume", key, "com.docker.compose.version", ComposeVersion),
-		})
+		}
+		made.Labels[labelHash] = hashOf(made)
+		d.Volumes = append(d.Volumes, made)
 	}
 	return nil
+}
+
+// hashOf identifies what the engine is asked for.
+func hashOf(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // plain values always marshal
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
 }
 
 func with(labels types.Labels, pairs ...string) map[string]string {
@@ -132,41 +156,59 @@ func (t *translation) networks(h *container.HostConfig) (map[string]*network.End
 		if i == 0 {
 			h.NetworkMode = container.NetworkMode(def.Name)
 		}
-		e := &network.EndpointSettings{Aliases: []string{s.Name}, Links: t.links()}
-		if c := s.Networks[key]; c != nil {
-			e.Aliases = append(e.Aliases, c.Aliases...)
-			e.DriverOpts, e.GwPriority = c.DriverOpts, c.GatewayPriority
-			cfg := network.EndpointIPAMConfig{}
-			for _, a := range []struct {
-				from string
-				to   *netip.Addr
-			}{{c.Ipv4Address, &cfg.IPv4Address}, {c.Ipv6Address, &cfg.IPv6Address}} {
-				if a.from == "" {
-					continue
-				}
-				ip, err := netip.ParseAddr(a.from)
-				if err != nil {
-					return nil, fmt.Errorf("network %s: address %q: %w", key, a.from, err)
-				}
-				*a.to = ip
-				e.IPAMConfig = &cfg
-			}
-			mac := c.MacAddress
-			if mac == "" && i == 0 {
-				mac = s.MacAddress
-			}
-			if mac != "" {
-				if err := e.MacAddress.UnmarshalText([]byte(mac)); err != nil {
-					return nil, fmt.Errorf("network %s: mac_address %q: %w", key, mac, err)
-				}
-			}
+		e, err := t.endpoint(key, s.Networks[key], i == 0)
+		if err != nil {
+			return nil, fmt.Errorf("network %s: %w", key, err)
 		}
 		out[def.Name] = e
 	}
 	return out, nil
 }
 
-// links are extra names for other services, "container:name".
+// endpoint is the service's place in one network; main is the one of the
+// default route.
+func (t *translation) endpoint(key string, c *types.ServiceNetworkConfig, main bool) (*network.EndpointSettings, error) {
+	e := &network.EndpointSettings{Aliases: []string{t.containerName(t.s.Name), t.s.Name}, Links: t.links()}
+	mac := ""
+	if main {
+		mac = t.s.MacAddress
+	}
+	if c != nil {
+		e.Aliases = append(e.Aliases, c.Aliases...)
+		e.DriverOpts, e.GwPriority = c.DriverOpts, c.GatewayPriority
+		mac = cmp.Or(c.MacAddress, mac)
+		e.IPAMConfig = &network.EndpointIPAMConfig{}
+		for _, a := range []struct {
+			from string
+			to   *netip.Addr
+		}{{c.Ipv4Address, &e.IPAMConfig.IPv4Address}, {c.Ipv6Address, &e.IPAMConfig.IPv6Address}} {
+			if a.from == "" {
+				continue
+			}
+			ip, err := netip.ParseAddr(a.from)
+			if err != nil {
+				return nil, fmt.Errorf("address %q: %w", a.from, err)
+			}
+			*a.to = ip
+		}
+		for _, l := range c.LinkLocalIPs {
+			ip, err := netip.ParseAddr(l)
+			if err != nil {
+				return nil, fmt.Errorf("link_local_ips %q: %w", l, err)
+			}
+			e.IPAMConfig.LinkLocalIPs = append(e.IPAMConfig.LinkLocalIPs, ip)
+		}
+	}
+	if mac != "" {
+		if err := e.MacAddress.UnmarshalText([]byte(mac)); err != nil {
+			return nil, fmt.Errorf("mac_address %q: %w", mac, err)
+		}
+	}
+	return e, nil
+}
+
+// links are extra names for other services, "container:name": for each the
+// three that Compose gives.
 func (t *translation) links() []string {
 	var out []string
 	for _, l := range t.s.Links {
@@ -174,7 +216,8 @@ func (t *translation) links() []string {
 		if !ok {
 			alias = service
 		}
-		out = append(out, t.containerName(service)+":"+alias)
+		name := t.containerName(service)
+		out = append(out, name+":"+alias, name+":"+service+"-1", name+":"+t.p.Name+"-"+service+"-1")
 	}
 	slices.Sort(out)
 	return out
@@ -187,10 +230,6 @@ func (t *translation) labels(svc *Service) {
 		deps = append(deps, fmt.Sprintf("%s:%s:%t", d.Service, d.Condition, d.Restart))
 	}
 	_, digest, _ := strings.Cut(svc.Image, "@")
-	files := t.p.ComposeFiles
-	if len(files) == 0 {
-		files = []string{filepath.Join(t.p.WorkingDir, "compose.yaml")}
-	}
 	svc.Spec.Config.Labels = with(t.s.Labels,
 		engine.ProjectLabel, t.p.Name,
 		engine.ServiceLabel, svc.Name,
@@ -198,7 +237,7 @@ func (t *translation) labels(svc *Service) {
 		"com.docker.compose.oneoff", "False",
 		"com.docker.compose.depends_on", strings.Join(deps, ","),
 		"com.docker.compose.image", digest,
-		"com.docker.compose.project.config_files", strings.Join(files, ","),
+		"com.docker.compose.project.config_files", strings.Join(t.files(), ","),
 		"com.docker.compose.project.working_dir", t.p.WorkingDir,
 		"com.docker.compose.version", ComposeVersion,
 		labelHash, svc.Hash,

@@ -42,6 +42,8 @@ var Packages = []string{
 	"docker.io", "docker-cli", "docker-compose", "iptables", "procps",
 	// stands in for AWS, and checks XML (tests)
 	"python3-moto", "python3-flask", "python3-flask-cors", "python3-openapi-spec-validator", "libxml2-utils", "pigz",
+	// scrapes a box and checks rules and metrics (tests)
+	"prometheus",
 }
 
 // Tree is a finished tools tree.

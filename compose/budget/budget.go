@@ -45,6 +45,9 @@ type Service struct {
 	ShedOrder int  `json:"shed_order"`
 	// OneShot services run once; their guarantee counts while they run.
 	OneShot bool `json:"one_shot"`
+	// FromLimit is true where the stack reserves no memory, so that the limit
+	// is what is guaranteed.
+	FromLimit bool `json:"from_limit,omitempty"`
 }
 
 // Volume is the disk budget of one named volume.
@@ -56,14 +59,20 @@ type Volume struct {
 
 // Budget is what each service of a stack is guaranteed and may use on a node.
 type Budget struct {
-	// Size is the profile's name.
-	Size string `json:"size"`
-	Node Node   `json:"node"`
+	// Stack is its name, Size the profile's.
+	Stack string `json:"stack"`
+	Size  string `json:"size"`
+	Node  Node   `json:"node"`
 	// Reserve is kept for the system: kernel, engine, supervisor, admin.
 	Reserve Amount `json:"reserve"`
 	// Services in start order, Volumes sorted by name.
 	Services []Service `json:"services"`
 	Volumes  []Volume  `json:"volumes"`
+	// Overlap is how much of the sum of all guarantees never falls due at
+	// once, because one-shots end before others start.
+	Overlap Amount `json:"overlap"`
+	// DataReserve in bytes is kept free of the volume for data.
+	DataReserve int64 `json:"data_reserve"`
 }
 
 // Service returns the budget of a service; ok is false where it has none.

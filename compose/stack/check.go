@@ -38,21 +38,15 @@ func (l *loading) checkProject(p *types.Project) {
 		c.ports(s, ports)
 		c.restart(s)
 		c.owners(s)
+		c.environment(s)
+		c.hooks(s)
+		c.shares(s)
+		c.updates(s)
 		if s.ContainerName != "" {
 			if other, ok := containers[s.ContainerName]; ok {
 				c.bad(fmt.Sprintf("%s has the same container name", other), "give each its own, or remove it", "container_name")
 			}
 			containers[s.ContainerName] = name
-		}
-		for _, k := range slices.Sorted(maps.Keys(s.Environment)) {
-			if s.Environment[k] == nil {
-				c.bad(k+" has no value; the host's environment is not read", "write a value, or set it in the stack folder's .env", "environment", k)
-			}
-		}
-		for i, link := range s.Links {
-			if from, as, ok := strings.Cut(link, ":"); ok && from != as {
-				c.bad("a link with another name is not honoured", "write it below networks as an alias of "+from, "links", fmt.Sprint(i))
-			}
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Configs)) {
@@ -81,10 +75,20 @@ type checking struct {
 	*loading
 	project *types.Project
 	name    string
+	// below is the place of an init container in its service.
+	below []string
 }
 
 func (c *checking) bad(text, mend string, key ...string) {
-	c.report(append([]string{"services", c.name}, key...), text, mend)
+	c.report(slices.Concat([]string{"services", c.name}, c.below, key), text, mend)
+}
+
+func (c *checking) environment(s types.ServiceConfig) {
+	for _, k := range slices.Sorted(maps.Keys(s.Environment)) {
+		if s.Environment[k] == nil {
+			c.bad(k+" has no value; the host's environment is not read", "write a value, or set it in the stack folder's .env", "environment", k)
+		}
+	}
 }
 
 func (c *checking) image(s types.ServiceConfig) {
@@ -100,7 +104,7 @@ func (c *checking) image(s types.ServiceConfig) {
 func (c *checking) references(s types.ServiceConfig) {
 	for _, dep := range slices.Sorted(maps.Keys(s.DependsOn)) {
 		if _, ok := c.project.Services[dep]; !ok && s.DependsOn[dep].Required {
-			c.bad(fmt.Sprintf("the service %q does not exist", dep), "correct the name", "depends_on", dep)
+			c.bad(c.missing(dep), "correct the name", "depends_on", dep)
 		}
 	}
 	for _, n := range slices.Sorted(maps.Keys(s.Networks)) {
@@ -261,14 +265,5 @@ func (c *checking) owners(s types.ServiceConfig) {
 	for _, o := range s.Secrets {
 		check("secrets", o.Source, "uid", o.UID)
 		check("secrets", o.Source, "gid", o.GID)
-	}
-}
-
-// dropLinks removes links without another name: the dependency they mean is
-// in depends_on by now, and services on one network know each other by name.
-func dropLinks(p *types.Project) {
-	for name, s := range p.Services {
-		s.Links = nil
-		p.Services[name] = s
 	}
 }

@@ -27,11 +27,15 @@ func (l *loading) readableFrom(dict map[string]any) string {
 	if !ok {
 		return ""
 	}
-	data := l.section(x, "data", extension)
-	if data == nil {
+	top := field{l, []string{extension}, x}.mapping(dataMend, "data", "sizes")
+	data, ok := top["data"]
+	if !ok {
+		if _, sizes := top["sizes"]; top != nil && !sizes {
+			l.report([]string{extension}, "the key \"data\" is missing", dataMend)
+		}
 		return ""
 	}
-	from := l.section(data, "readable-from", extension, "data")
+	from := l.section(data.v, "readable-from", extension, "data")
 	s, ok := from.(string)
 	if from != nil && (!ok || !version.Valid(s)) {
 		l.report([]string{extension, "data", "readable-from"}, fmt.Sprintf("%v is no version", from), "write a semantic version in full and in quotes, like \"1.0.0\"")

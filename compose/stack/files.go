@@ -5,6 +5,7 @@ package stack
 import (
 	"archive/tar"
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -177,30 +178,40 @@ func (l *loading) collectFiles(dict map[string]any) {
 	services, _ := dict["services"].(map[string]any)
 	for _, name := range slices.Sorted(maps.Keys(services)) {
 		svc, _ := services[name].(map[string]any)
-		key := func(more ...string) []string { return append([]string{"services", name}, more...) }
-		envFiles, _ := svc["env_file"].([]any)
-		for i, e := range envFiles {
-			m, _ := e.(map[string]any)
-			rel, _ := m["path"].(string)
-			required, _ := m["required"].(bool)
-			l.named(key("env_file", fmt.Sprint(i)), rel, required || m["required"] == nil, "")
+		l.containerFiles([]string{"services", name}, svc)
+		inits, _ := svc["pre_start"].([]any)
+		for i, e := range inits {
+			init, _ := e.(map[string]any)
+			l.containerFiles([]string{"services", name, "pre_start", fmt.Sprint(i)}, init)
 		}
-		labelFiles, _ := svc["label_file"].([]any)
-		for i, e := range labelFiles {
-			rel, _ := e.(string)
-			l.named(key("label_file", fmt.Sprint(i)), rel, true, "")
+	}
+}
+
+// containerFiles is collectFiles for a service or an init container.
+func (l *loading) containerFiles(at []string, svc map[string]any) {
+	key := func(more ...string) []string { return slices.Concat(at, more) }
+	envFiles, _ := svc["env_file"].([]any)
+	for i, e := range envFiles {
+		m, _ := e.(map[string]any)
+		rel, _ := m["path"].(string)
+		required, _ := m["required"].(bool)
+		l.named(key("env_file", fmt.Sprint(i)), rel, required || m["required"] == nil, "")
+	}
+	labelFiles, _ := svc["label_file"].([]any)
+	for i, e := range labelFiles {
+		rel, _ := e.(string)
+		l.named(key("label_file", fmt.Sprint(i)), rel, true, "")
+	}
+	volumes, _ := svc["volumes"].([]any)
+	for i, e := range volumes {
+		m, _ := e.(map[string]any)
+		if m["type"] == "bind" {
+			l.bind(key("volumes", fmt.Sprint(i)), m)
 		}
-		volumes, _ := svc["volumes"].([]any)
-		for i, e := range volumes {
-			m, _ := e.(map[string]any)
-			if m["type"] == "bind" {
-				l.bind(key("volumes", fmt.Sprint(i)), m)
-			}
-		}
-		options, _ := svc["security_opt"].([]any)
-		for i, e := range options {
-			l.securityOption(key("security_opt", fmt.Sprint(i)), fmt.Sprint(e))
-		}
+	}
+	options, _ := svc["security_opt"].([]any)
+	for i, e := range options {
+		l.securityOption(key("security_opt", fmt.Sprint(i)), fmt.Sprint(e))
 	}
 }
 
@@ -225,11 +236,18 @@ func (l *loading) bind(key []string, m map[string]any) {
 	const mend = "use a named volume"
 	src, _ := m["source"].(string)
 	readOnly, _ := m["read_only"].(bool)
+	if l.allowed(key, "volumes."+src) {
+		return
+	}
 	switch {
 	case strings.HasSuffix(src, "/docker.sock") || strings.HasSuffix(src, "/containerd.sock"):
-		l.report(key, src+" is the engine's socket: "+noReach, dropIt)
+		l.report(key, src+" is the engine's socket: "+noReach, dropIt+allowMend("volumes."+src))
 	case filepath.IsAbs(src) || strings.HasPrefix(src, "~"):
-		l.report(key, src+" is a path of the host: "+noReach, mend)
+		also := ""
+		if filepath.IsAbs(src) {
+			also = allowMend("volumes." + src)
+		}
+		l.report(key, src+" is a path of the host: "+noReach, mend+also)
 	case !readOnly:
 		l.report(key, src+" would be written to, and the stack folder on the box is read-only",
 			mend+", or add :ro where the service only reads it")
@@ -245,7 +263,13 @@ func (l *loading) securityOption(key []string, opt string) {
 	}
 	switch {
 	case name == "seccomp" && value != "unconfined" && value != "builtin":
-		l.report(key, "a seccomp profile of the stack's own is not honoured yet", "remove it: the engine's default is in force")
+		l.named(key, value, true, "")
+		// What is no file has been reported.
+		if data, err := l.readFile(path.Clean(value), maxCompose); err == nil && !json.Valid(data) {
+			l.report(key, value+" is no JSON", "write a seccomp profile as the Docker engine takes it")
+		}
+	case opt == "systempaths=unconfined" && !l.allowed(key, "security_opt"):
+		l.report(key, noReach, dropIt+allowMend("security_opt"))
 	case name == "credentialspec":
 		l.report(key, "is for Windows", dropIt)
 	}

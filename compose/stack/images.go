@@ -13,25 +13,33 @@ import (
 func (l *loading) images(p *types.Project, order []string) []ServiceImage {
 	var out []ServiceImage
 	first := map[string]ServiceImage{}
-	for _, name := range order {
-		ref, dgst, err := SplitImage(p.Services[name].Image)
-		if err != nil {
-			continue // checkProject says so
+	add := func(im ServiceImage, key ...string) {
+		var err error
+		if im.Ref, im.Digest, err = SplitImage(im.Written); err != nil {
+			return // checkProject says so
 		}
-		im := ServiceImage{Service: name, Written: p.Services[name].Image, Ref: ref, Digest: dgst}
-		im.File, im.Line = l.src.line("services", name, "image")
-		if f, ok := first[ref]; ok && f.Digest != dgst {
-			l.report([]string{"services", name, "image"}, fmt.Sprintf("%s has another digest in the service %s", ref, f.Service),
+		im.File, im.Line = l.src.line(key...)
+		if f, ok := first[im.Ref]; ok && f.Digest != im.Digest {
+			l.report(key, fmt.Sprintf("%s has another digest in the service %s", im.Ref, f.Service),
 				"use one digest for one reference")
 		} else if !ok {
-			first[ref] = im
+			first[im.Ref] = im
 		}
 		out = append(out, im)
+	}
+	for _, name := range order {
+		s := p.Services[name]
+		add(ServiceImage{Service: name, Written: s.Image}, "services", name, "image")
+		for i, h := range s.PreStart {
+			if h.Image != s.Image {
+				add(ServiceImage{Service: name, Init: i + 1, Written: h.Image}, "services", name, "pre_start", fmt.Sprint(i), "image")
+			}
+		}
 	}
 	return out
 }
 
-// pin replaces each service's image by NAME@DIGEST.
+// pin replaces each image by NAME@DIGEST, those of init containers too.
 func (l *loading) pin(p *types.Project, images []ServiceImage, digests map[string]string) {
 	for _, im := range images {
 		var pinned string
@@ -46,7 +54,14 @@ func (l *loading) pin(p *types.Project, images []ServiceImage, digests map[strin
 			continue
 		}
 		s := p.Services[im.Service]
-		s.Image = pinned
+		for i := range s.PreStart {
+			if s.PreStart[i].Image == im.Written {
+				s.PreStart[i].Image = pinned
+			}
+		}
+		if im.Init == 0 {
+			s.Image = pinned
+		}
 		p.Services[im.Service] = s
 	}
 }

@@ -4,6 +4,7 @@ package stack
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -13,7 +14,7 @@ import (
 // version of Compose brings must not be ignored in silence.
 var honoured = []string{
 	"name", "version",
-	"services.*.annotations", "services.*.attach", "services.*.cap_add", "services.*.cap_drop",
+	"services.*.annotations", "services.*.attach", "services.*.blkio_config", "services.*.cap_add", "services.*.cap_drop",
 	"services.*.cgroup", "services.*.command", "services.*.configs", "services.*.container_name",
 	"services.*.cpu_period", "services.*.cpu_quota", "services.*.cpu_shares", "services.*.cpus", "services.*.cpuset",
 	"services.*.depends_on",
@@ -21,6 +22,8 @@ var honoured = []string{
 	"services.*.deploy.resources.limits.cpus", "services.*.deploy.resources.limits.memory",
 	"services.*.deploy.resources.limits.pids",
 	"services.*.deploy.resources.reservations.cpus", "services.*.deploy.resources.reservations.memory",
+	"services.*.deploy.update_config.order",
+	"services.*.devices", "services.*.device_cgroup_rules",
 	"services.*.dns", "services.*.dns_opt", "services.*.dns_search", "services.*.domainname",
 	"services.*.entrypoint", "services.*.env_file", "services.*.environment", "services.*.expose",
 	"services.*.extends", "services.*.extra_hosts", "services.*.group_add", "services.*.healthcheck",
@@ -28,16 +31,17 @@ var honoured = []string{
 	"services.*.label_file", "services.*.labels", "services.*.links", "services.*.logging",
 	"services.*.mac_address", "services.*.mem_limit", "services.*.mem_reservation", "services.*.memswap_limit",
 	"services.*.network_mode", "services.*.networks", "services.*.oom_score_adj", "services.*.pid",
-	"services.*.pids_limit", "services.*.platform", "services.*.ports", "services.*.privileged",
+	"services.*.pids_limit", "services.*.platform", "services.*.ports", "services.*.post_start", "services.*.pre_start",
+	"services.*.pre_stop", "services.*.privileged", "services.*.profiles",
 	"services.*.pull_policy", "services.*.read_only", "services.*.restart", "services.*.runtime",
 	"services.*.scale", "services.*.secrets", "services.*.security_opt", "services.*.shm_size",
 	"services.*.stdin_open", "services.*.stop_grace_period", "services.*.stop_signal", "services.*.sysctls",
 	"services.*.tmpfs", "services.*.tty", "services.*.ulimits", "services.*.user", "services.*.userns_mode",
-	"services.*.uts", "services.*.volumes", "services.*.working_dir",
+	"services.*.uts", "services.*.volumes", "services.*.volumes_from", "services.*.working_dir",
 	"networks.*.attachable", "networks.*.driver", "networks.*.driver_opts", "networks.*.enable_ipv4",
 	"networks.*.enable_ipv6", "networks.*.external", "networks.*.internal", "networks.*.ipam",
 	"networks.*.labels", "networks.*.name",
-	"volumes.*.driver", "volumes.*.external", "volumes.*.labels", "volumes.*.name",
+	"volumes.*.driver", "volumes.*.driver_opts", "volumes.*.external", "volumes.*.labels", "volumes.*.name",
 	"configs.*.content", "configs.*.environment", "configs.*.external", "configs.*.file", "configs.*.name",
 	"secrets.*.external", "secrets.*.file", "secrets.*.name",
 }
@@ -48,12 +52,16 @@ type rule struct {
 	ok []string
 	// text completes "KEY: VALUE" or "KEY"; mend says what to do.
 	text, mend string
+	// allow is the key of x-holdfast.allow whose reason opens this one.
+	allow string
 }
 
 const (
 	oneNode  = "a box is a single node"
 	noReach  = "a container must not reach the box itself"
 	unlikely = "what the box's hardware has is not known at bake time"
+	once     = "each service has one"
+	whole    = "a release is judged as a whole, and goes back as a whole"
 	cgroup2  = "the kernel of the box (cgroup v2) does not have it"
 	dropIt   = "remove it"
 )
@@ -68,49 +76,55 @@ var rules = map[string]rule{
 	"services.*.develop":        {text: "is for a developer's machine", mend: dropIt},
 	"services.*.provider":       {text: "nothing outside the stack can run a service on the box", mend: dropIt},
 	"services.*.models":         {text: "is not honoured", mend: dropIt},
-	"services.*.profiles":       {text: "a box has no profiles: the service would never run", mend: "remove `profiles`, or the service"},
 	"services.*.scale":          {ok: []string{"1"}, text: "each service runs once, " + oneNode, mend: "remove it"},
 	"services.*.external_links": {text: "nothing outside the stack runs on the box", mend: dropIt},
-	"services.*.volumes_from":   {text: "is not honoured", mend: "mount the same named volume in both services"},
-	"services.*.pre_start":      {text: "is not honoured yet", mend: "make it a service and depend on it with service_completed_successfully"},
-	"services.*.post_start":     {text: "is not honoured yet", mend: "make it a service of its own"},
-	"services.*.pre_stop":       {text: "is not honoured yet", mend: "handle stop_signal in the service"},
 
-	"services.*.privileged":          {ok: []string{"false"}, text: noReach, mend: "add the capabilities it needs with cap_add"},
-	"services.*.use_api_socket":      {ok: []string{"false"}, text: noReach, mend: dropIt},
-	"services.*.network_mode":        {ok: []string{"none", "bridge", "service:"}, text: "only none, bridge and service:NAME are honoured, " + noReach, mend: "publish ports instead"},
-	"services.*.pid":                 {text: "only the container's own pid namespace is honoured, " + noReach, mend: dropIt},
-	"services.*.ipc":                 {ok: []string{"private", "shareable", "none"}, text: "only private, shareable and none are honoured, " + noReach, mend: dropIt},
-	"services.*.uts":                 {text: "only the container's own uts namespace is honoured, " + noReach, mend: "use hostname"},
-	"services.*.userns_mode":         {text: "is not honoured, " + noReach, mend: dropIt},
-	"services.*.cgroup":              {ok: []string{"private"}, text: "only private is honoured, " + noReach, mend: dropIt},
-	"services.*.cgroup_parent":       {text: "the box places containers by their budgets", mend: dropIt},
-	"services.*.devices":             {text: unlikely, mend: dropIt},
-	"services.*.device_cgroup_rules": {text: unlikely, mend: dropIt},
-	"services.*.gpus":                {text: unlikely, mend: dropIt},
-	"services.*.blkio_config":        {text: unlikely, mend: dropIt},
-	"services.*.runtime":             {ok: []string{"runc", "io.containerd.runc.v2"}, text: "the box has runc only", mend: dropIt},
-	"services.*.platform":            {ok: []string{"linux/amd64", "linux"}, text: "a box is linux/amd64", mend: "remove it, or name an image for linux/amd64"},
-	"services.*.isolation":           {ok: []string{"default"}, text: "is for Windows", mend: dropIt},
-	"services.*.credential_spec":     {text: "is for Windows", mend: dropIt},
-	"services.*.cpu_count":           {text: "is for Windows", mend: "use cpus"},
-	"services.*.cpu_percent":         {text: "is for Windows", mend: "use cpus"},
-	"services.*.cpu_rt_period":       {text: cgroup2, mend: dropIt},
-	"services.*.cpu_rt_runtime":      {text: cgroup2, mend: dropIt},
-	"services.*.mem_swappiness":      {text: cgroup2, mend: "use memswap_limit"},
-	"services.*.oom_kill_disable":    {ok: []string{"false"}, text: cgroup2, mend: "use oom_score_adj"},
-	"services.*.storage_opt":         {text: "the box's image store does not have it", mend: "write to a named volume"},
-	"services.*.umask":               {text: "the engine does not have it", mend: "set it in the entrypoint"},
-	"services.*.pull_policy":         {ok: []string{"missing", "if_not_present", "never"}, text: "images come with the release", mend: dropIt},
-	"services.*.pull_refresh_after":  {text: "images come with the release", mend: dropIt},
+	"services.*.post_start.[].privileged": {ok: []string{"false"}, text: noReach, mend: "set `user: root` if it needs root in the container"},
+	"services.*.pre_stop.[].privileged":   {ok: []string{"false"}, text: noReach, mend: "set `user: root` if it needs root in the container"},
+
+	"services.*.privileged":                     {ok: []string{"false"}, text: noReach, mend: "add the capabilities it needs with cap_add", allow: "privileged"},
+	"services.*.use_api_socket":                 {ok: []string{"false"}, text: noReach, mend: dropIt},
+	"services.*.network_mode":                   {ok: []string{"none", "bridge", "service:"}, text: "only none, bridge and service:NAME are honoured, " + noReach, mend: "publish ports instead", allow: "network_mode"},
+	"services.*.pid":                            {ok: []string{"service:"}, text: "only the container's own and service:NAME are honoured, " + noReach, mend: dropIt, allow: "pid"},
+	"services.*.ipc":                            {ok: []string{"private", "shareable", "none", "service:"}, text: "only private, shareable, none and service:NAME are honoured, " + noReach, mend: dropIt, allow: "ipc"},
+	"services.*.uts":                            {text: "only the container's own uts namespace is honoured, " + noReach, mend: "use hostname", allow: "uts"},
+	"services.*.userns_mode":                    {text: "is not honoured, " + noReach, mend: dropIt, allow: "userns_mode"},
+	"services.*.cgroup":                         {ok: []string{"private"}, text: "only private is honoured, " + noReach, mend: dropIt, allow: "cgroup"},
+	"services.*.cgroup_parent":                  {text: "the box places containers by their budgets", mend: dropIt},
+	"services.*.devices":                        {text: unlikely, mend: dropIt, allow: "devices"},
+	"services.*.device_cgroup_rules":            {text: unlikely, mend: dropIt, allow: "device_cgroup_rules"},
+	"services.*.blkio_config.weight_device":     {text: unlikely, mend: "use weight", allow: "blkio_config"},
+	"services.*.blkio_config.device_read_bps":   {text: unlikely, mend: dropIt, allow: "blkio_config"},
+	"services.*.blkio_config.device_read_iops":  {text: unlikely, mend: dropIt, allow: "blkio_config"},
+	"services.*.blkio_config.device_write_bps":  {text: unlikely, mend: dropIt, allow: "blkio_config"},
+	"services.*.blkio_config.device_write_iops": {text: unlikely, mend: dropIt, allow: "blkio_config"},
+	"services.*.gpus":                           {text: unlikely, mend: dropIt},
+	"services.*.runtime":                        {ok: []string{"runc", "io.containerd.runc.v2"}, text: "the box has runc only", mend: dropIt},
+	"services.*.platform":                       {ok: []string{"linux/amd64", "linux"}, text: "a box is linux/amd64", mend: "remove it, or name an image for linux/amd64"},
+	"services.*.isolation":                      {ok: []string{"default"}, text: "is for Windows", mend: dropIt},
+	"services.*.credential_spec":                {text: "is for Windows", mend: dropIt},
+	"services.*.cpu_count":                      {text: "is for Windows", mend: "use cpus"},
+	"services.*.cpu_percent":                    {text: "is for Windows", mend: "use cpus"},
+	"services.*.cpu_rt_period":                  {text: cgroup2, mend: dropIt},
+	"services.*.cpu_rt_runtime":                 {text: cgroup2, mend: dropIt},
+	"services.*.mem_swappiness":                 {text: cgroup2, mend: "use memswap_limit"},
+	"services.*.oom_kill_disable":               {ok: []string{"false"}, text: cgroup2, mend: "use oom_score_adj"},
+	"services.*.storage_opt":                    {text: "the box's image store does not have it", mend: "write to a named volume"},
+	"services.*.umask":                          {text: "the engine does not have it", mend: "set it in the entrypoint"},
+	"services.*.pull_policy":                    {ok: []string{"missing", "if_not_present", "never"}, text: "images come with the release", mend: dropIt},
+	"services.*.pull_refresh_after":             {text: "images come with the release", mend: dropIt},
 
 	"services.*.deploy.mode":                                     {ok: []string{"replicated"}, text: "each service runs once, " + oneNode, mend: dropIt},
 	"services.*.deploy.replicas":                                 {ok: []string{"1"}, text: "each service runs once, " + oneNode, mend: "remove it"},
 	"services.*.deploy.placement":                                {text: oneNode, mend: dropIt},
 	"services.*.deploy.endpoint_mode":                            {text: oneNode, mend: dropIt},
 	"services.*.deploy.labels":                                   {text: "only a cluster has labels on services", mend: "use `labels` of the service"},
-	"services.*.deploy.update_config":                            {text: "is not honoured yet: an upgrade stops the old service before it starts the new one", mend: dropIt},
-	"services.*.deploy.rollback_config":                          {text: "is not honoured yet: a failed upgrade goes back as a whole", mend: dropIt},
+	"services.*.deploy.update_config.parallelism":                {ok: []string{"0", "1"}, text: "each service runs once, " + oneNode, mend: dropIt},
+	"services.*.deploy.update_config.delay":                      {ok: []string{"0s", "0"}, text: "is the pause between one container and the next, and " + once, mend: dropIt},
+	"services.*.deploy.update_config.monitor":                    {text: whole, mend: dropIt},
+	"services.*.deploy.update_config.failure_action":             {text: whole, mend: dropIt},
+	"services.*.deploy.update_config.max_failure_ratio":          {ok: []string{"0"}, text: "is a share of many containers, and " + once, mend: dropIt},
+	"services.*.deploy.rollback_config":                          {text: whole, mend: dropIt},
 	"services.*.deploy.resources.reservations.devices":           {text: unlikely, mend: dropIt},
 	"services.*.deploy.resources.reservations.generic_resources": {text: oneNode, mend: dropIt},
 
@@ -128,7 +142,6 @@ var rules = map[string]rule{
 	"networks.*.ipam.driver":    {ok: []string{"default"}, text: "the box has the default one only", mend: dropIt},
 	"networks.*.enable_ipv4":    {ok: []string{"true"}, text: "the engine on the box does not have it", mend: dropIt},
 	"volumes.*.driver":          {ok: []string{"local"}, text: "only local is honoured", mend: "remove it"},
-	"volumes.*.driver_opts":     {text: "a volume on the box is a folder of the data partition", mend: dropIt},
 	"volumes.*.external":        {ok: []string{"false"}, text: "nothing outside the stack makes volumes on the box", mend: "remove it: the box makes the volume"},
 	"configs.*.external":        {ok: []string{"false"}, text: "nothing outside the stack makes configs on the box", mend: "use `file`"},
 	"configs.*.template_driver": {text: oneNode, mend: dropIt},
@@ -149,16 +162,27 @@ func (l *loading) lintKeys(dict map[string]any) { l.lintKey(dict, nil, nil, fals
 
 func (l *loading) lintKey(v any, pat, key []string, known bool) {
 	name := strings.Join(pat, ".")
+	if name == "services.*.pre_start.[]" {
+		// An init container is specified as a service is, by the same keys.
+		pat, name, known = pat[:2:2], "services.*", false
+	}
 	if r, ok := rules[name]; ok {
-		if shown, bad := r.refuses(v); bad {
-			text := r.text
+		if shown, bad := r.refuses(v); bad && !l.allowed(key, r.allow) {
+			text, mend := r.text, r.mend
 			if shown != "" {
 				text = shown + ": " + text
 			}
-			l.report(key, text, r.mend)
+			if r.allow != "" {
+				mend += allowMend(r.allow)
+			}
+			l.report(key, text, mend)
 			return
 		}
 		known = true
+	}
+	if name == "volumes.*.driver_opts" {
+		l.volumeOptions(v, key)
+		return
 	}
 	known = known || slices.Contains(honoured, name)
 	_, isMap := v.(map[string]any)
@@ -172,6 +196,9 @@ func (l *loading) lintKey(v any, pat, key []string, known bool) {
 			if strings.HasPrefix(k, "x-") && !userKeys(name) {
 				l.lintExtension(name, append(slices.Clone(key), k))
 				continue
+			}
+			if k == "per_replica" && name == "services.*" && len(key) > 2 {
+				continue // of a pre_start hook: there is one replica
 			}
 			next := slices.Clone(pat)
 			if userKeys(name) {
@@ -187,6 +214,49 @@ func (l *loading) lintKey(v any, pat, key []string, known bool) {
 		}
 	}
 }
+
+// volumeOptions refuses options of volumes but those of one in memory: others
+// name what the box does not have or must not be reached.
+func (l *loading) volumeOptions(v any, key []string) {
+	m, _ := v.(map[string]any)
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		s := fmt.Sprint(m[k])
+		ok := k == "o" && !strings.ContainsFunc(s, func(r rune) bool { return r < '!' || r > '~' }) ||
+			(k == "type" || k == "device") && s == "tmpfs"
+		if !ok || m["type"] != "tmpfs" || m["device"] != "tmpfs" {
+			l.report(append(slices.Clone(key), k), "a volume on the box is a folder of the data partition, or memory",
+				"remove it, or write `{type: tmpfs, device: tmpfs, o: size=64m}`")
+			return
+		}
+	}
+}
+
+// allowed says whether the service of a key path has a reason for what is
+// refused otherwise.
+func (l *loading) allowed(key []string, allow string) bool {
+	if allow == "" || len(key) < 2 || key[0] != "services" {
+		return false
+	}
+	_, ok := l.ext.services[key[1]].Allow[allow]
+	return ok
+}
+
+func allowMend(key string) string {
+	return fmt.Sprintf(", or give a reason: `x-holdfast: {allow: {%q: \"why\"}}`", key)
+}
+
+// allowable are the refused keys of a service that a reason opens; a path that
+// is mounted from the box is "volumes.PATH".
+var allowable = func() []string {
+	out := []string{"security_opt"} // one of its values, see securityOption
+	for _, r := range rules {
+		if r.allow != "" {
+			out = append(out, r.allow)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}()
 
 // refuses says whether a value is refused and how to show it.
 func (r rule) refuses(v any) (shown string, bad bool) {
@@ -226,7 +296,7 @@ func userKeys(name string) bool {
 // lintExtension refuses x-holdfast where it means nothing; other extensions
 // are other tools' business.
 func (l *loading) lintExtension(parent string, key []string) {
-	if key[len(key)-1] == extension && parent != "secrets.*" && parent != "" {
-		l.report(key, "x-holdfast means nothing here", "use it on a secret: `x-holdfast: {generate: password}`, or at the top: `x-holdfast: {data: {readable-from: \"1.0.0\"}}`")
+	if key[len(key)-1] == extension && !slices.Contains([]string{"", "services.*", "volumes.*", "secrets.*"}, parent) {
+		l.report(key, "x-holdfast means nothing here", "use it on a service, a volume or a secret, or at the top")
 	}
 }

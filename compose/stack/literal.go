@@ -79,15 +79,8 @@ func (l *loading) envLine(s types.ServiceConfig, service, key string) Problem {
 	}
 	for _, f := range s.EnvFiles {
 		rel := strings.TrimPrefix(strings.TrimPrefix(f.Path, l.dir), "/")
-		data, err := l.readFile(rel, maxEnv)
-		if err != nil {
-			continue
-		}
-		for i, line := range strings.Split(string(data), "\n") {
-			line = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(line), "export "))
-			if rest, ok := strings.CutPrefix(line, key); ok && strings.HasPrefix(strings.TrimSpace(rest), "=") {
-				return Problem{File: rel, Line: i + 1, Key: key}
-			}
+		if line := l.envFileLine(rel, key); line > 0 {
+			return Problem{File: rel, Line: line, Key: key}
 		}
 	}
 	return at

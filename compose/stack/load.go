@@ -116,7 +116,9 @@ func load(ctx context.Context, root *os.Root, dir, name string, opts Options) (_
 		ConfigFiles: []types.ConfigFile{{Filename: filepath.Join(dir, name), Content: l.src.list[0].data}},
 		Environment: maps.Clone(l.src.list[0].env),
 	}
+	enabled := l.enabledProfiles()
 	options := []func(*loader.Options){func(o *loader.Options) {
+		o.Profiles = enabled
 		o.SetProjectName(project, true)
 		o.Interpolate.Substitute = substitute
 		// Paths stay relative until lint has seen them: an absolute one
@@ -131,8 +133,10 @@ func load(ctx context.Context, root *os.Root, dir, name string, opts Options) (_
 	if err != nil {
 		return nil, l.foreign(ctx, err)
 	}
+	l.dropDisabled(dict, enabled)
 	generated := l.generated(dict)
 	readable := l.readableFrom(dict)
+	l.ext = l.extensions(dict)
 	l.lintKeys(dict)
 	l.collectFiles(dict)
 	if err := l.probs.err(); err != nil {
@@ -153,7 +157,6 @@ func load(ctx context.Context, root *os.Root, dir, name string, opts Options) (_
 	order := l.order(p)
 	l.checkLiterals(p)
 	images := l.images(p, order)
-	dropLinks(p)
 	if opts.Digests != nil {
 		l.pin(p, images, opts.Digests)
 	}
@@ -162,7 +165,8 @@ func load(ctx context.Context, root *os.Root, dir, name string, opts Options) (_
 	}
 	return &Stack{
 		Name: project, Dir: dir, File: name, Project: p, Services: order,
-		Secrets: generated, ReadableFrom: readable, images: images, files: l.files, src: l.src,
+		Secrets: generated, ReadableFrom: readable,
+		Extensions: l.ext.services, VolumeBudgets: l.ext.volumes, Profiles: l.ext.profiles, images: images, files: l.files, src: l.src,
 	}, nil
 }
 
@@ -175,6 +179,9 @@ type loading struct {
 	have  map[string]bool // paths in files
 	bytes int64           // sum of their sizes
 	probs *Problems
+	// disabled maps services that no enabled profile has to their profiles.
+	disabled map[string][]string
+	ext      extended // before lintKeys, which asks what a reason allows
 }
 
 // report adds a problem at the line of a key path.

@@ -65,6 +65,9 @@ type GeneratedSecret struct {
 // ServiceImage is where a service names its image.
 type ServiceImage struct {
 	Service string
+	// Init is 0 for the service's own image and N for that of its Nth init
+	// container (pre_start) where it is another one.
+	Init int
 	// Written is the image as the Compose file has it (after interpolation),
 	// Ref the same without a digest, Digest the part after @ or "".
 	Written, Ref, Digest string
@@ -83,7 +86,8 @@ func (s *Stack) Images() []string {
 	return slices.Compact(out)
 }
 
-// ServiceImages returns the image of each service, in start order.
+// ServiceImages returns the image of each service, in start order, and those
+// of its init containers.
 func (s *Stack) ServiceImages() []ServiceImage { return slices.Clone(s.images) }
 
 // Line returns the file (relative to Dir) and line of a key path such as

@@ -34,6 +34,12 @@ type box struct {
 	cli     *engine.Docker
 	client  *api.Client
 	args    []string
+	// engine is the address the daemon is given: the engine's, or a proxy's.
+	engine string
+	// outside leaves the daemon in the tests' network, not the engine's.
+	outside bool
+	// cleaned is true where the test cleans up by itself, before its end.
+	cleaned bool
 
 	cmd  *exec.Cmd
 	out  console
@@ -102,10 +108,25 @@ func newBox(t *testing.T) *box {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &box{t: t, dir: dir, cli: cli, project: strings.ToLower(strings.TrimPrefix(t.Name(), "Test"))}
+	b := &box{t: t, dir: dir, cli: cli, engine: host, project: projectName(t.Name())}
 	b.client = api.NewClient(filepath.Join(dir, "api.sock"))
-	t.Cleanup(b.cleanup)
+	t.Cleanup(func() {
+		if !b.cleaned {
+			b.cleanup()
+		}
+	})
 	return b
+}
+
+// projectName is a test's name as Compose takes it.
+func projectName(test string) string {
+	return strings.Trim(strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '-':
+			return r
+		}
+		return '-'
+	}, strings.ToLower(strings.TrimPrefix(test, "Test"))), "-")
 }
 
 // stack writes the Compose file and runs it from a folder.
@@ -128,11 +149,16 @@ func (b *box) write(name, content string) {
 
 func (b *box) start() {
 	b.t.Helper()
-	args := append([]string{"daemon", "--engine", host, "--socket", filepath.Join(b.dir, "api.sock"),
+	args := append([]string{"daemon", "--engine", b.engine, "--socket", filepath.Join(b.dir, "api.sock"),
 		"--state", filepath.Join(b.dir, "state"), "--run", filepath.Join(b.dir, "run")}, b.args...)
 	b.cmd = exec.Command(program, args...)
 	b.cmd.Stdout, b.cmd.Stderr = &b.out, &b.out
-	if err := b.cmd.Start(); err != nil {
+	// Where the containers can be reached by their addresses.
+	start := b.cmd.Start
+	if running != nil && !b.outside {
+		start = func() error { return running.Launch(b.cmd) }
+	}
+	if err := start(); err != nil {
 		b.t.Fatal(err)
 	}
 	b.exit = make(chan error, 1)
@@ -170,6 +196,12 @@ func (b *box) cleanup() {
 	}
 	if err != nil {
 		b.t.Errorf("clean up: %v", err)
+	}
+	// The engine has addresses for some thirty networks only.
+	for _, kind := range []string{"network", "volume"} {
+		for _, name := range strings.Fields(b.docker(kind, "ls", "--quiet", "--filter", "label="+engine.ProjectLabel+"="+b.project)) {
+			b.docker(kind, "rm", name)
+		}
 	}
 	b.cli.Close()
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/holdfast/holdfast/appliance/status"
 	"github.com/holdfast/holdfast/compose/release"
 	"github.com/holdfast/holdfast/compose/stack"
+	"github.com/holdfast/holdfast/qa/dockerd"
 )
 
 // factoryStack uses two references; each test's images are its own, so that
@@ -56,7 +57,7 @@ func (b *box) release(yaml, factory string, refs ...string) (dir string, images 
 	images = map[string]v1.Image{}
 	digests := map[string]string{}
 	for _, ref := range refs {
-		img, err := standinImage(filepath.Join(base, "standin"), b.t.Name()+ref)
+		img, err := dockerd.StandinImage(filepath.Join(base, "standin"), b.t.Name()+ref)
 		if err != nil {
 			b.t.Fatal(err)
 		}

@@ -16,6 +16,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/holdfast/holdfast/appliance/engine"
+	"github.com/holdfast/holdfast/qa/dockerd"
 )
 
 // Shared by all tests: one engine, one image under one reference, one binary.
@@ -26,7 +27,8 @@ var (
 	image   v1.Image
 	digest  string
 
-	running *dockerd
+	// running is the tests' own engine, nil where HOLDFAST_ENGINE names one.
+	running *dockerd.Daemon
 	// restartEngine kills the engine with all its containers, as a power cut
 	// would, and starts it again on the same data.
 	restartEngine func() error
@@ -36,10 +38,7 @@ var (
 const ref = "holdfast.test/standin:1.0.0"
 
 func TestMain(m *testing.M) {
-	if os.Args[0] == initName {
-		fmt.Fprintln(os.Stderr, becomeInit(os.Args[1:]))
-		os.Exit(1)
-	}
+	dockerd.Init()
 	code, err := run(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "engine tests:", err)
@@ -48,48 +47,61 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// run prepares what all tests share. HOLDFAST_PROGRAM and HOLDFAST_STANDIN
+// name binaries that were built already, and HOLDFAST_ENGINE the address of an
+// engine that runs: so the same tests run on a machine without Go, on its own
+// engine.
 func run(m *testing.M) (code int, err error) {
-	tools := os.Getenv("HOLDFAST_TOOLS")
-	if tools == "" {
-		tools = "/"
-	}
 	// Not TMPDIR: overlay file systems refuse some of what may be mounted there.
 	if base, err = os.MkdirTemp("/var/tmp", "holdfast-engine-"); err != nil {
 		return 1, err
 	}
 	defer os.RemoveAll(base)
-	root, err := moduleRoot()
-	if err != nil {
-		return 1, err
-	}
-	if err := os.Chdir(root); err != nil {
-		return 1, err
-	}
-	program = filepath.Join(base, "holdfast")
-	standin := filepath.Join(base, "standin")
-	if err := build("./appliance/cmd/holdfast", program); err != nil {
-		return 1, err
-	}
-	if err := build("./qa/engine/standin", standin); err != nil {
-		return 1, err
-	}
-	restartEngine = func() (err error) {
-		if running != nil {
-			running.stop()
+	standin := os.Getenv("HOLDFAST_STANDIN")
+	if program = os.Getenv("HOLDFAST_PROGRAM"); program == "" || standin == "" {
+		root, err := dockerd.ModuleRoot()
+		if err != nil {
+			return 1, err
 		}
-		running, err = startDockerd(tools, base)
-		return err
-	}
-	defer func() {
-		if running != nil {
-			running.stop()
+		if err := os.Chdir(root); err != nil {
+			return 1, err
 		}
-	}()
-	if err := restartEngine(); err != nil {
-		return 1, err
 	}
-	host = running.host
-	if image, err = standinImage(standin, "1.0.0"); err != nil {
+	if program == "" {
+		program = filepath.Join(base, "holdfast")
+		if err := dockerd.Build("./appliance/cmd/holdfast", program); err != nil {
+			return 1, err
+		}
+	}
+	if standin == "" {
+		standin = filepath.Join(base, "standin")
+		if err := dockerd.Build("./qa/standin", standin); err != nil {
+			return 1, err
+		}
+	}
+	if host = os.Getenv("HOLDFAST_ENGINE"); host == "" {
+		tools := os.Getenv("HOLDFAST_TOOLS")
+		if tools == "" {
+			tools = "/"
+		}
+		restartEngine = func() (err error) {
+			if running != nil {
+				running.Stop()
+			}
+			running, err = dockerd.Start(tools, base)
+			return err
+		}
+		defer func() {
+			if running != nil {
+				running.Stop()
+			}
+		}()
+		if err := restartEngine(); err != nil {
+			return 1, err
+		}
+		host = running.Host
+	}
+	if image, err = dockerd.StandinImage(standin, "1.0.0"); err != nil {
 		return 1, err
 	}
 	h, err := image.Digest()
@@ -102,10 +114,18 @@ func run(m *testing.M) (code int, err error) {
 	}
 	code = m.Run()
 	// For a person who looks into a failure.
-	if keep := os.Getenv("HOLDFAST_ENGINE_LOG"); keep != "" {
-		return code, os.Rename(running.log.Name(), keep)
+	if keep := os.Getenv("HOLDFAST_ENGINE_LOG"); keep != "" && running != nil {
+		return code, os.Rename(running.Log(), keep)
 	}
 	return code, nil
+}
+
+// ownEngine leaves a test out where the engine is not the tests' own.
+func ownEngine(t *testing.T) {
+	t.Helper()
+	if running == nil {
+		t.Skip("needs an engine of its own: it is killed, or the test's machine reaches into it")
+	}
 }
 
 // loadStandin loads the image into the engine, as a release would.
@@ -120,7 +140,7 @@ func loadStandin() error {
 		return err
 	}
 	r, w := io.Pipe()
-	go func() { w.CloseWithError(ociTar(w, dir, ref, image)) }()
+	go func() { w.CloseWithError(dockerd.OCITar(w, dir, ref, image)) }()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	if err := cli.LoadImage(ctx, r, 2*time.Minute); err != nil {

@@ -239,7 +239,7 @@ func TestStopStackInReverse(t *testing.T) {
 	b := fourBox(t)
 	b.start()
 	b.healthy()
-	if err := b.client.StopStack(t.Context()); err != nil {
+	if _, err := b.client.StopStack(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	b.await("a stopped stack", func(r status.Report) bool { return r.Stack == "stopped" })

@@ -5,6 +5,7 @@ package fake
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/moby/moby/api/types/mount"
@@ -20,16 +21,22 @@ func (e *Engine) Create(_ context.Context, s engine.Spec) (string, error) {
 	if err := e.gone(); err != nil {
 		return "", err
 	}
-	for _, c := range e.containers {
-		if c.Name == s.Name {
-			return "", fmt.Errorf("create container %s: the name is already in use by container %s", s.Name, c.ID)
-		}
+	if id := e.named(s.Name); id != "" {
+		return "", fmt.Errorf("create container %s: the name is already in use by container %s", s.Name, id)
 	}
 	e.seq++
 	c := &cont{spec: s, Container: engine.Container{
 		ID: fmt.Sprintf("c%011d", e.seq), Name: s.Name, Labels: s.Config.Labels, Image: s.Config.Image,
 		State: "created", Health: "none", Volumes: map[string]string{},
+		Limits: engine.Limits{Memory: s.Host.Memory, NanoCPUs: s.Host.NanoCPUs, Restart: string(s.Host.RestartPolicy.Name)},
 	}}
+	_, c.init = s.Config.Labels[InitLabel]
+	for _, b := range s.Host.Binds {
+		if source, target, _ := strings.Cut(b, ":"); !strings.HasPrefix(source, "/") {
+			target, _, _ = strings.Cut(target, ":")
+			c.Volumes[target] = source
+		}
+	}
 	for _, m := range s.Host.Mounts {
 		if m.Type != mount.TypeVolume {
 			continue
@@ -48,6 +55,10 @@ func (e *Engine) Create(_ context.Context, s engine.Spec) (string, error) {
 }
 
 func (e *Engine) record(what string, c *cont) {
+	if c.init {
+		what = "init " + what
+	}
+	e.calls[what]++
 	e.log = append(e.log, what+" "+c.Labels[engine.ServiceLabel])
 }
 
@@ -56,6 +67,9 @@ func (e *Engine) find(id string) (*cont, error) {
 		return nil, err
 	}
 	c := e.containers[id]
+	if c == nil {
+		c = e.containers[e.named(id)]
+	}
 	if c == nil {
 		return nil, fmt.Errorf("container %s: %w", id, engine.ErrNotFound)
 	}
@@ -79,6 +93,12 @@ func (e *Engine) start(c *cont) error {
 		return nil
 	}
 	b := e.behave[c.Labels[engine.ServiceLabel]]
+	if c.init {
+		b = Behaviour{ExitAfter: max(b.InitTakes, time.Millisecond), ExitCode: b.InitCode}
+	}
+	if b.StartFails == nil {
+		b.StartFails = e.taken(c)
+	}
 	if b.StartFails != nil {
 		c.Error, c.ExitCode = b.StartFails.Error(), 128
 		return b.StartFails
@@ -195,7 +215,7 @@ func (e *Engine) Remove(_ context.Context, id string) error {
 		return fmt.Errorf("remove: container %s is running", id)
 	}
 	e.record("remove", c)
-	delete(e.containers, id)
+	delete(e.containers, c.ID)
 	e.emit(c, "destroy", "")
 	return nil
 }
@@ -204,7 +224,7 @@ func (e *Engine) Remove(_ context.Context, id string) error {
 func (e *Engine) Events(ctx context.Context, project string) (<-chan engine.Event, <-chan error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	w := &watcher{project: project, events: make(chan engine.Event), err: make(chan error, 1), ctx: ctx, queue: make(chan engine.Event, 1024)}
+	w := &watcher{project: project, events: make(chan engine.Event), err: make(chan error, 1), ctx: ctx, queue: make(chan engine.Event, 1<<16)}
 	if err := e.gone(); err != nil {
 		w.err <- err
 		return w.events, w.err
@@ -230,6 +250,10 @@ func (e *Engine) Events(ctx context.Context, project string) (<-chan engine.Even
 }
 
 func (e *Engine) emit(c *cont, action, signal string) {
+	if c.init {
+		// The engine tells of these too, by an id that nobody listed.
+		action = "init: " + action
+	}
 	ev := engine.Event{Action: action, Container: c.ID, Service: c.Labels[engine.ServiceLabel], Signal: signal, Time: time.Now()}
 	for w := range e.watchers {
 		if w.project == c.Labels[engine.ProjectLabel] {

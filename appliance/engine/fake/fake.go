@@ -34,6 +34,11 @@ type Behaviour struct {
 	StopTakes time.Duration
 	// StartFails is the error of a start.
 	StartFails error
+	// HookFails makes commands in the container exit with code 1, and
+	// InitCode is the exit code of its init containers, which run for InitTakes.
+	HookFails bool
+	InitCode  int
+	InitTakes time.Duration
 }
 
 // Engine is the fake. Zero value: New.
@@ -48,12 +53,16 @@ type Engine struct {
 	down       bool
 	seq        int
 	log        []string
+	calls      map[string]int
+	foreign    map[string]engine.Holder
+	logs       map[string][]engine.LogLine
 }
 
 type cont struct {
 	engine.Container
 	spec engine.Spec
-	run  int // guards timers of an earlier run
+	run  int  // guards timers of an earlier run
+	init bool // an init container: not listed
 }
 
 type watcher struct {
@@ -69,6 +78,7 @@ func New() *Engine {
 	return &Engine{
 		containers: map[string]*cont{}, networks: map[string]engine.Network{}, volumes: map[string]engine.Volume{},
 		images: map[string]bool{}, behave: map[string]Behaviour{}, watchers: map[*watcher]bool{},
+		logs: map[string][]engine.LogLine{}, calls: map[string]int{}, foreign: map[string]engine.Holder{},
 	}
 }
 
@@ -172,12 +182,14 @@ func (e *Engine) gone() error {
 func (e *Engine) Containers(_ context.Context, project string) ([]engine.Container, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.calls["list"]++
 	if err := e.gone(); err != nil {
 		return nil, err
 	}
 	var out []engine.Container
 	for _, c := range e.containers {
-		if c.Labels[engine.ProjectLabel] == project {
+		if c.Labels[engine.ProjectLabel] == project && !c.init {
+			e.calls["inspect"]++
 			out = append(out, c.Container)
 		}
 	}
@@ -188,6 +200,7 @@ func (e *Engine) Containers(_ context.Context, project string) ([]engine.Contain
 func (e *Engine) Networks(context.Context, string) (map[string]bool, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.calls["networks"]++
 	return names(e.networks), e.gone()
 }
 
@@ -195,6 +208,7 @@ func (e *Engine) Networks(context.Context, string) (map[string]bool, error) {
 func (e *Engine) Volumes(context.Context, string) (map[string]bool, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.calls["volumes"]++
 	return names(e.volumes), e.gone()
 }
 
@@ -247,6 +261,9 @@ func (e *Engine) LoadImage(_ context.Context, r io.Reader, _ time.Duration) erro
 func (e *Engine) CreateNetwork(_ context.Context, n engine.Network) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if err := e.gone(); err != nil {
+		return err
+	}
 	e.networks[n.Name] = n
 	e.log = append(e.log, "network "+n.Name)
 	return e.gone()
@@ -256,6 +273,9 @@ func (e *Engine) CreateNetwork(_ context.Context, n engine.Network) error {
 func (e *Engine) CreateVolume(_ context.Context, v engine.Volume) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if err := e.gone(); err != nil {
+		return err
+	}
 	e.volumes[v.Name] = v
 	e.log = append(e.log, "volume "+v.Name)
 	return e.gone()

@@ -30,6 +30,7 @@ const long = `holdfast-release is the vendor's command line of Holdfast.
 
   images   make a stack's own images from a recipe into an OCI layout
   lock     pin a stack: image digests, Debian packages, tools
+  budget   show what each service of a stack gets, and whether it fits
   run      boot a baked disk in QEMU, with its port forwarded
   inspect  show what a bake made, and check it
   check-marketplace
@@ -89,7 +90,7 @@ func root(args []string) *cobra.Command {
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
 	})
-	cmd.AddCommand(imagesCommand(), lockCommand(), runCommand(), inspectCommand(), marketplaceCommand(), secureBootCommand(), toolsCommand(), versionCommand())
+	cmd.AddCommand(imagesCommand(), lockCommand(), budgetCommand(), runCommand(), inspectCommand(), marketplaceCommand(), secureBootCommand(), toolsCommand(), versionCommand())
 	cmd.SetArgs(args)
 	cmd.SetOut(os.Stdout)
 	return cmd

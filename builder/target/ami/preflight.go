@@ -203,11 +203,11 @@ func tagOf(tags []ec2types.Tag, key string) string {
 	return ""
 }
 
-// sizeGiB is the system disk of a size profile that Check has let pass.
-func sizeGiB(name string) int64 {
-	size, err := budget.SizeOf(name)
+// sizeGiB is the system disk of a size that the release is made for.
+func sizeGiB(sizes []budget.Size, name string) (int64, error) {
+	size, err := budget.SizeIn(sizes, name)
 	if err != nil {
-		return 0
+		return 0, fmt.Errorf("size: %w", err)
 	}
-	return int64(size.DiskGiB)
+	return int64(size.DiskGiB), nil
 }

@@ -193,7 +193,11 @@ func (s *session) made(region, image, snapshot string) {
 func (o Options) volumeGiB(d *target.Disk) (int64, error) {
 	wish := o.VolumeGiB
 	if wish == 0 {
-		wish = max(sizeGiB(o.Size), (d.Size+ebs.GiB-1)/ebs.GiB)
+		profile, err := sizeGiB(d.Manifest.Sizes, o.Size)
+		if err != nil {
+			return 0, err
+		}
+		wish = max(profile, (d.Size+ebs.GiB-1)/ebs.GiB)
 	}
 	n, err := d.Capacity("volume_size", wish*ebs.GiB, ebs.GiB)
 	if err != nil {

@@ -172,7 +172,7 @@ func (c Config) capacity(d *target.Disk) (int64, error) {
 	if c.DiskSize != 0 {
 		return d.Capacity("disk_size", c.DiskSize, gcetar.Unit)
 	}
-	size, err := budget.SizeOf(c.Size)
+	size, err := budget.SizeIn(d.Manifest.Sizes, c.Size)
 	if err != nil {
 		return 0, fmt.Errorf("size: %w", err)
 	}

@@ -65,7 +65,7 @@ var fileRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,79}\.ova$`)
 // Check says what is wrong, with the option's name, before any work. It reads
 // EULA and signing pair and asks nobody.
 func (o Options) Check() error {
-	_, err := o.resolve("release", "1.0.0")
+	_, err := o.resolve("release", "1.0.0", nil)
 	return err
 }
 
@@ -78,8 +78,9 @@ type resolved struct {
 	diskSize, profileDisk int64
 }
 
-func (o Options) resolve(name, version string) (*resolved, error) {
-	size, err := budget.SizeOf(o.Size)
+// sizes are those the release is made for, nil where that is not known yet.
+func (o Options) resolve(name, version string, sizes []budget.Size) (*resolved, error) {
+	size, err := budget.SizeIn(sizes, o.Size)
 	if err != nil {
 		return nil, fmt.Errorf("size: %w", err)
 	}

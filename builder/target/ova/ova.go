@@ -57,7 +57,7 @@ func Make(ctx context.Context, dir string, o Options, p Progress) (*Result, erro
 		return nil, err
 	}
 	defer d.Close()
-	r, err := o.resolve(d.Manifest.Name, d.Manifest.Version)
+	r, err := o.resolve(d.Manifest.Name, d.Manifest.Version, d.Manifest.Sizes)
 	if err != nil {
 		return nil, err
 	}

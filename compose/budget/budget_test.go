@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package budget
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/holdfast/holdfast/compose/stack"
+)
+
+var update = flag.Bool("update", false, "write the expected tables of testdata")
+
+func load(t *testing.T, path string) *stack.Stack {
+	t.Helper()
+	st, err := stack.Load(context.Background(), path, stack.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+// written loads a Compose file from its text.
+func written(t *testing.T, text string) *stack.Stack {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "compose.yaml")
+	if err := os.WriteFile(path, []byte("name: demo\n"+text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return load(t, path)
+}
+
+// golden compares a text with a file of testdata.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("got:\n%s\nwant (%s, -update writes it):\n%s", got, path, want)
+	}
+}
+
+// TestDemoFitsXS on the machine that XS is, and on the least one a box needs.
+func TestDemoFitsXS(t *testing.T) {
+	st := load(t, "../stacks/demo/1.0.0/compose.yaml")
+	b, err := For(st, "XS", Sizes()[0].Node())
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "demo-xs.txt", b.Table())
+	if b, err = For(st, "", Node{CPUs: 2, Memory: seen(2 * gib), Data: 1 * gib}); err != nil || b.Size != "XS" {
+		t.Errorf("on 2 GiB: %v %v", b, err)
+	}
+	if sizes, err := Prove(st); err != nil || len(sizes) != len(Sizes()) {
+		t.Errorf("made for %v, %v", sizes, err)
+	}
+}
+
+// TestPublicFileIsRefused: 151.6 GiB of limits and no reservation do not fit
+// 32 GiB, and the table shows whose they are.
+func TestPublicFileIsRefused(t *testing.T) {
+	st := load(t, "testdata/public/compose.yaml")
+	if len(st.Services) != 26 {
+		t.Fatalf("%d services, want 26", len(st.Services))
+	}
+	_, err := For(st, "XS", Node{CPUs: 8, Memory: 32 * gib, Data: 500 * gib})
+	var no *Refused
+	if !errors.As(err, &no) {
+		t.Fatalf("error %v, want *Refused", err)
+	}
+	if limits := no.Budget.limits(); limits.CPU != 69.3 || SizeText(limits.Memory) != "151.6 GiB" {
+		t.Errorf("limits %v cpus, %s", limits.CPU, SizeText(limits.Memory))
+	}
+	golden(t, "public-xs.txt", err.Error())
+	// What the remedy says is true.
+	cpus, memory := no.least()
+	if _, err := For(st, "XS", Node{CPUs: float64(cpus), Memory: memory}); err != nil {
+		t.Errorf("on the machine it asks for: %v", err)
+	}
+	if _, err := For(st, "XS", Node{CPUs: float64(cpus), Memory: memory - gib}); err == nil {
+		t.Error("it fits a smaller machine than it asks for")
+	}
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build engine
+
+package sourcegraph
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/compose-spec/compose-go/v2/types"
+
+	"github.com/holdfast/holdfast/compose/budget"
+)
+
+// scale divides the memory of the machine and of every service.
+const scale = 16
+
+// TestComesUp: our stack of 24 comes up in its declared order and healthy; its
+// budgets are those of XS, scaled. Then every stand-in touches all it is
+// guaranteed, in a control group that has a sixteenth of what XS has for
+// services, and nobody is killed.
+func TestComesUp(t *testing.T) {
+	node := budget.Node{CPUs: 8, Memory: 32 * gib, Data: 362 * gib}
+	b, err := budget.For(load(t, ourDir), "XS", node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	room := (node.Memory - b.Reserve.Memory) / scale
+	slice := limit(t, room)
+	d := deploy(t, ourDir)
+	d.healthy()
+	ordered(t, d, 24)
+	reach(t, d)
+	t.Run("every guarantee at once", func(t *testing.T) { touch(t, d, b, slice, room) })
+}
+
+// TestPublicComesUp: the 26 services of the public deployment, without a
+// reservation, run too where there is room for all their limits.
+func TestPublicComesUp(t *testing.T) {
+	d := deploy(t, publicDir)
+	d.healthy()
+	ordered(t, d, 26)
+}
+
+// ordered holds the engine's events to depends_on: nothing starts before what
+// it waits for was healthy or had ended well, and nothing started twice.
+func ordered(t *testing.T, d *deployment, want int) {
+	t.Helper()
+	cs := d.containers()
+	if len(cs) != want {
+		t.Errorf("%d containers, want %d", len(cs), want)
+	}
+	started, starts := d.times("start")
+	healthy, _ := d.times("health_status: healthy")
+	died, _ := d.times("die")
+	for _, name := range d.st.Services {
+		s, c := d.st.Project.Services[name], cs[name]
+		if starts[name] != 1 {
+			t.Errorf("%s was started %d times", name, starts[name])
+		}
+		if c.Name != name {
+			t.Errorf("the container of %s is called %s", name, c.Name)
+		}
+		for dep, cond := range s.DependsOn {
+			after, what := healthy[dep], "was healthy"
+			if cond.Condition == types.ServiceConditionCompletedSuccessfully {
+				after, what = died[dep], "had ended"
+				if cs[dep].ExitCode != 0 {
+					t.Errorf("%s ended with %d", dep, cs[dep].ExitCode)
+				}
+			}
+			if after.IsZero() || started[name].Before(after) {
+				t.Errorf("%s started %s, before %s %s (%s)", name, started[name], dep, what, after)
+			}
+		}
+		if name == "migrator" {
+			if c.Up() {
+				t.Error("the migrator still runs")
+			}
+		} else if !c.Up() || c.OOMKilled {
+			t.Errorf("%s is %s, killed for memory: %t", name, c.State, c.OOMKilled)
+		}
+	}
+}
+
+// reach asks one service from another, by the names the stack uses.
+func reach(t *testing.T, d *deployment) {
+	t.Helper()
+	cs := d.containers()
+	for from, url := range map[string]string{
+		"caddy":                  "http://sourcegraph-frontend-0:3080/healthz",
+		"sourcegraph-frontend-0": "http://searcher-0:3181/healthz",
+		"prometheus":             "http://codeinsights-db-exporter:9187/metrics",
+	} {
+		if err := d.tell(cs[from], "wget", "-q", "-O", "/dev/null", url); err != nil {
+			t.Errorf("%s does not reach %s: %v", from, url, err)
+		}
+	}
+}
+
+// touch lets every stand-in hold the memory its service is guaranteed, and
+// looks what the kernel says about it.
+func touch(t *testing.T, d *deployment, b *budget.Budget, slice string, room int64) {
+	cs := d.containers()
+	for _, s := range b.Services {
+		if s.OneShot {
+			continue
+		}
+		group := filepath.Join(slice, cs[s.Name].ID)
+		// What the program itself has counts as well.
+		if more := s.Guaranteed.Memory/scale - used(t, group); more > 0 {
+			if err := d.tell(cs[s.Name], "/standin", "do", fmt.Sprintf("memory %d", more)); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	var sum int64
+	for name, c := range d.containers() {
+		if name == "migrator" {
+			continue
+		}
+		s, _ := b.Service(name)
+		group := filepath.Join(slice, c.ID)
+		n := used(t, group)
+		sum += n
+		// A stand-in's own memory shrinks a little when it is idle.
+		if want := s.Guaranteed.Memory / scale; n < want-want/16-1<<20 {
+			t.Errorf("%s uses %d bytes, want the %d it is guaranteed", name, n, want)
+		}
+		if !c.Up() || c.OOMKilled {
+			t.Errorf("%s is %s, killed for memory: %t", name, c.State, c.OOMKilled)
+		}
+		if n := value(t, group, "memory.oom_control", "oom_kill"); n != 0 {
+			t.Errorf("the kernel killed %d processes of %s", n, name)
+		}
+	}
+	if n := value(t, slice, "memory.oom_control", "oom_kill"); n != 0 {
+		t.Errorf("the kernel killed %d processes of the group", n)
+	}
+	t.Logf("23 services hold %.2f GiB of the %.2f GiB there are", float64(sum)/float64(gib), float64(room)/float64(gib))
+	if r := d.healthy(); r.Stack != "healthy" {
+		t.Errorf("the stack is %s", r.Stack)
+	}
+	_, deaths := d.times("die")
+	for name, n := range deaths {
+		if name != "migrator" {
+			t.Errorf("%s died %d times", name, n)
+		}
+	}
+}
+
+// limit gives the control group of all containers so many bytes of memory
+// and no more, and returns its folder.
+func limit(t *testing.T, bytes int64) string {
+	t.Helper()
+	dir := filepath.Join("/sys/fs/cgroup/memory", running.Cgroup())
+	if _, err := os.Stat("/sys/fs/cgroup/memory"); err != nil {
+		t.Skip("this test reads control groups of version 1")
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	set := func(n int64) error {
+		return os.WriteFile(filepath.Join(dir, "memory.limit_in_bytes"), []byte(strconv.FormatInt(n, 10)), 0o644)
+	}
+	if err := set(bytes); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := set(-1); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// used is the memory a control group cannot give back: what programs hold,
+// without the page cache.
+func used(t *testing.T, group string) int64 {
+	t.Helper()
+	return value(t, group, "memory.stat", "total_rss")
+}
+
+func value(t *testing.T, group, file, key string) int64 {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(group, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if k, v, _ := strings.Cut(strings.TrimSpace(line), " "); k == key {
+			n, err := strconv.ParseInt(v, 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatalf("%s of %s has no %s", file, group, key)
+	return 0
+}
