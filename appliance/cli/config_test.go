@@ -34,9 +34,9 @@ func TestConfig(t *testing.T) {
 	}
 	code, out, errs := run(t.Context(), "config", "--root", root)
 	for _, want := range []string{
-		"platform  ec2 (i-0123456789abcdef0, eu-central-1a)\n", "hostname           ec2             box1\n",
-		"proxy.http         file            http://user:xxxxx@proxy.example.com:3128\n", "tls.key                            " + config.Hidden + "\n",
-		"ec2                kept (refused)  EC2 user-data\n", "EC2 user-data is refused:\n  EC2 user-data:3: sise: the key is not known; known here: size\n",
+		"platform  ec2 (i-0123456789abcdef0, eu-central-1a)\n", "hostname                 ec2             box1\n",
+		"proxy.http               file            http://user:xxxxx@proxy.example.com:3128\n", "tls.key                                  " + config.Hidden + "\n",
+		"ec2                      kept (refused)  EC2 user-data\n", "EC2 user-data is refused:\n  EC2 user-data:3: sise: the key is not known; known here: size\n",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("want %q in\n%s", want, out)

@@ -4,6 +4,7 @@ package cli
 
 import (
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -13,12 +14,15 @@ import (
 	"github.com/holdfast/holdfast/appliance/daemon"
 	"github.com/holdfast/holdfast/appliance/engine"
 	"github.com/holdfast/holdfast/appliance/status/facts"
+	"github.com/holdfast/holdfast/compose/budget"
 )
 
 type daemonOptions struct {
 	engine, state, run, data, factory, trust string
 	stack, lock                              string
 	images                                   []string
+	size                                     string
+	metrics                                  daemon.Metrics
 }
 
 func daemonVerb(o *options) *cobra.Command {
@@ -31,7 +35,8 @@ func daemonVerb(o *options) *cobra.Command {
 Without --stack it runs the release on the factory partition, verified against
 the certificates in the sealed root. With --stack it runs a Compose file on any
 Linux host with Docker 25 or newer, whose images must be in the engine and are
-pinned by the file itself, by --lock or by --images.
+pinned by the file itself, by --lock or by --images. There, budgets for memory,
+processors and processes are enforced; those for disk are only observed.
 
 Containers keep running when the daemon ends; the next one adopts them.`,
 		Args: noArgs,
@@ -47,6 +52,10 @@ Containers keep running when the daemon ends; the next one adopts them.`,
 	f.StringVar(&d.stack, "stack", "", "Compose file to run instead of the factory's release")
 	f.StringVar(&d.lock, "lock", "", "with --stack: the lock that pins its images")
 	f.StringArrayVar(&d.images, "images", nil, "with --stack: REF=sha256:DIGEST, a pin; may be repeated")
+	f.StringVar(&d.size, "size", "", "size profile of the stack (XS, S, M, L or XL) in place of the configuration's; auto is the machine's own")
+	f.StringVar(&d.metrics.Listen, "metrics-listen", "", "serve metrics on ADDRESS:PORT; a box takes it from its configuration, elsewhere there are none without it")
+	f.StringVar(&d.metrics.WebConfig, "metrics-web-config", "", "with --metrics-listen: file with certificate and users, in the format of exporter-toolkit")
+	f.BoolVar(&d.metrics.ContainerNames, "metrics-container-names", false, "serve the container metrics also under the names that cAdvisor gives them")
 	c.MarkFlagsMutuallyExclusive("lock", "images")
 	return c
 }
@@ -78,6 +87,14 @@ func runDaemon(c *cobra.Command, o *options, d *daemonOptions) error {
 	if d.data == "" {
 		d.data = filepath.Join(d.state, "data")
 	}
+	if d.metrics.WebConfig != "" && d.metrics.Listen == "" {
+		return exit(ExitUsage, "--metrics-web-config goes with --metrics-listen")
+	}
+	if d.size != "" && d.size != "auto" {
+		if _, err := budget.SizeOf(d.size); err != nil {
+			return exit(ExitUsage, "--size: %v", err)
+		}
+	}
 	find, err := d.finder()
 	if err != nil {
 		return err
@@ -97,10 +114,19 @@ func runDaemon(c *cobra.Command, o *options, d *daemonOptions) error {
 		place = daemon.Here{}
 	}
 	return daemon.New(daemon.Config{
-		Place:  place,
+		Place: place, Size: d.size, Metrics: d.metrics, Version: version(),
 		Engine: e, Socket: o.socket, State: d.state, Run: d.run, Data: d.data, Find: find, AnyHost: d.stack != "", Console: o.io.Err,
 		// An unsent notification is systemd's to notice.
 		Notify:     func(s string) { sd.SdNotify(false, s) },
 		AliveEvery: min(watchdog/2, time.Minute),
 	}).Run(c.Context())
+}
+
+// version is this program's, as far as its build knows.
+func version() string {
+	b, ok := debug.ReadBuildInfo()
+	if !ok || b.Main.Version == "" {
+		return "(devel)"
+	}
+	return b.Main.Version
 }

@@ -80,7 +80,9 @@ func (d *Daemon) node(ctx context.Context, box bool) (budget.Node, error) {
 		return n, nil
 	}
 	var s unix.Statfs_t
-	if err := unix.Statfs(d.c.Data, &s); err != nil {
+	if err := unix.Statfs(d.c.Data, &s); errors.Is(err, fs.ErrNotExist) {
+		return n, nil // not known
+	} else if err != nil {
 		return n, &os.PathError{Op: "statfs", Path: d.c.Data, Err: err}
 	}
 	n.Data = int64(s.Blocks) * s.Bsize

@@ -232,7 +232,16 @@ func (d *Daemon) supervisor(ctx context.Context, desired *supervise.Desired, j *
 		c.Probes = r
 	}
 	if m := d.meter; m != nil {
-		c.Pressure = lacks(d.watchPressure(ctx, m, wake))
+		rooms := m.rooms
+		if e := d.enforcer(); e != nil {
+			e.Apply(ctx, d.budget, nil, m.places())
+			c.Engine = e.Engine(d.c.Engine)
+			d.ops.Go(func() { e.Run(ctx) })
+			if d.box {
+				rooms = e.Rooms
+			}
+		}
+		c.Pressure = lacks(d.watchPressure(ctx, rooms, wake))
 		if m.gauge != nil {
 			d.ops.Go(func() { m.gauge.Run(ctx, m.folders) })
 		}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/appliance/api"
+	"github.com/holdfast/holdfast/appliance/config"
 	"github.com/holdfast/holdfast/appliance/engine/fake"
 	"github.com/holdfast/holdfast/appliance/status"
 	"github.com/holdfast/holdfast/appliance/supervise"
@@ -82,6 +83,29 @@ func one(t *testing.T) *Found {
 		Images: []supervise.Image{{Ref: "x.test/web:1", Pinned: pinned, Digest: digest}}}
 }
 
+// twoCores puts a machine of 2 processors and 4 GiB below root.
+func twoCores(t *testing.T, root string) {
+	t.Helper()
+	for name, text := range map[string]string{
+		"proc/meminfo":         "MemTotal:        4194304 kB\nMemFree:         3000000 kB\nMemAvailable:    3500000 kB\n",
+		"proc/pressure/memory": "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n",
+		"proc/pressure/io":     "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n",
+		"proc/pressure/cpu":    "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n",
+		"proc/stat":            "cpu  100 0 100 1000 0 0 0 0 0 0\ncpu0 50 0 50 500 0 0 0 0 0 0\ncpu1 50 0 50 500 0 0 0 0 0 0\n",
+	} {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(path); err == nil {
+			continue
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // start runs a daemon until stop; it notes what systemd hears.
 func start(t *testing.T, c Config) (client *api.Client, console *lines, stop func() []string) {
 	t.Helper()
@@ -91,6 +115,10 @@ func start(t *testing.T, c Config) (client *api.Client, console *lines, stop fun
 	var heard []string
 	if c.Root == "" {
 		c.Root = t.TempDir()
+	}
+	twoCores(t, c.Root)
+	if c.Metrics.Listen == "" {
+		c.Metrics.Listen = config.MetricsOff // the port is the machine's
 	}
 	if c.Data == "" {
 		c.Data = filepath.Join(dir, "data")

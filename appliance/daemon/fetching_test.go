@@ -36,6 +36,8 @@ func TestFetchIsShown(t *testing.T) {
 	f := one(t)
 	var console lines
 	dir := t.TempDir()
+	root := t.TempDir()
+	twoCores(t, root)
 	synctest.Test(t, func(t *testing.T) {
 		var d *Daemon
 		look := func() status.Report {
@@ -67,7 +69,7 @@ func TestFetchIsShown(t *testing.T) {
 			return nil
 		}
 		f.Source = &slow{source: source{text: pinned}, script: []func(func(supervise.Fetching)) error{no, again, full, waits}}
-		d = New(Config{Engine: fake.New(), Find: found{f: f}, Root: t.TempDir(), State: filepath.Join(dir, "state"), Run: filepath.Join(dir, "run"), Data: filepath.Join(dir, "data"), Console: &console})
+		d = New(Config{Engine: fake.New(), Find: found{f: f}, Root: root, State: filepath.Join(dir, "state"), Run: filepath.Join(dir, "run"), Data: filepath.Join(dir, "data"), Console: &console})
 		if err := d.identify(); err != nil {
 			t.Fatal(err)
 		}

@@ -7,11 +7,14 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast/holdfast/appliance/api"
+	"github.com/holdfast/holdfast/appliance/enforce"
 	"github.com/holdfast/holdfast/appliance/engine"
+	"github.com/holdfast/holdfast/appliance/firstboot"
 	"github.com/holdfast/holdfast/appliance/pressure"
 	"github.com/holdfast/holdfast/appliance/status"
 	"github.com/holdfast/holdfast/appliance/supervise"
@@ -70,7 +73,7 @@ func (d *Daemon) measuring(st *stack.Stack) {
 	if !d.box {
 		m.gauge = usage.NewGauge()
 	}
-	m.reader = usage.New(usage.Config{Disks: m.disks, Gauge: m.gauge})
+	m.reader = usage.New(usage.Config{Root: d.c.Root, Disks: m.disks, Gauge: m.gauge})
 	d.mu.Lock()
 	d.meter = m
 	d.mu.Unlock()
@@ -82,6 +85,58 @@ type meter struct {
 	gauge   *usage.Gauge // nil on a box, whose quotas count
 	disks   []usage.Place
 	volumes map[string][]usage.Place
+}
+
+// places are the volumes of the stack.
+func (m *meter) places() []enforce.Volume {
+	var out []enforce.Volume
+	for _, places := range m.volumes {
+		for _, p := range places {
+			if v := (enforce.Volume{Name: p.Name, Path: p.Path}); !slices.Contains(out, v) {
+				out = append(out, v)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b enforce.Volume) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// enforcer makes budgets hold that the engine has no word for; nil where what
+// is read of the kernel is not the machine's.
+func (d *Daemon) enforcer() *enforce.Enforcer {
+	if d.c.Root != "" {
+		return nil
+	}
+	c := enforce.Config{}
+	if d.box {
+		run := d.c.Commands
+		if run == nil {
+			run = firstboot.Commands{}
+		}
+		c = enforce.Box(run)
+		c.Slices = d.slices()
+	}
+	var e *enforce.Enforcer
+	// Its conditions change while it holds locks of its own.
+	changed := make(chan struct{}, 1)
+	c.Wake = func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}
+	e = enforce.New(c)
+	d.ops.Go(func() {
+		for {
+			select {
+			case <-changed:
+				d.setOther("enforce", e.Conditions())
+			case <-d.life.Done():
+				return
+			}
+		}
+	})
+	return e
 }
 
 // folders are those of all volumes, for the gauge.
@@ -142,8 +197,8 @@ func (m *meter) rooms() []pressure.Room {
 }
 
 // watchPressure watches what the machine lacks until ctx ends.
-func (d *Daemon) watchPressure(ctx context.Context, m *meter, wake func()) *pressure.Watcher {
-	c := pressure.Config{Sample: pressure.Machine("", m.rooms)}
+func (d *Daemon) watchPressure(ctx context.Context, rooms func() []pressure.Room, wake func()) *pressure.Watcher {
+	c := pressure.Config{Sample: pressure.Machine(d.c.Root, rooms)}
 	var w *pressure.Watcher
 	c.Wake = func() {
 		s := w.State()
@@ -156,9 +211,12 @@ func (d *Daemon) watchPressure(ctx context.Context, m *meter, wake func()) *pres
 		})
 		wake()
 	}
-	wait, end, err := pressure.Triggers()
-	if err == nil {
-		c.Trigger = wait
+	var end func()
+	if d.c.Root == "" {
+		// Where the kernel gives none, samples do.
+		if wait, stop, err := pressure.Triggers(); err == nil {
+			c.Trigger, end = wait, stop
+		}
 	}
 	w = pressure.New(c)
 	d.ops.Go(func() {

@@ -74,8 +74,12 @@ type Config struct {
 	// a quota; none where State is "".
 	Store []string
 	// Kept is the file, on the data volume, that remembers the projects of
-	// volumes; "" keeps none.
-	Kept string
+	// volumes, KeptLayers the one, on state, for those of writable layers; ""
+	// keeps none.
+	Kept, KeptLayers string
+	// Layers bounds what each service writes beside its volumes; nil leaves
+	// that to the store's quota alone.
+	Layers Layers
 	// Quotas are Kernel where nil, Space and Mounted look at the machine where
 	// nil. Nothing is kept on Data while it is not mounted.
 	Quotas  Quotas
@@ -95,7 +99,8 @@ func Box(run Runner) Config {
 		// Unpacked images and the containers' writable layers. The store's own
 		// databases lie beside it: they must not fail because a layer is full.
 		Store: []string{"/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots"},
-		Kept:  "/var/lib/holdfast/data/projects.json",
+		Kept:  "/var/lib/holdfast/data/projects.json", KeptLayers: "/var/lib/holdfast/layers.json",
+		Layers: NewContainerd(""),
 	}
 }
 
@@ -107,8 +112,11 @@ type Enforcer struct {
 	mu      sync.Mutex // one Apply or check at a time
 	b       *budget.Budget
 	volumes []Volume
-	ids     *ids
-	told    map[string][]status.Condition // by part
+	ids     *ids // of volumes
+	// layerIDs are of writable layers, nil before the first.
+	layerIDs *ids
+	who      map[string]known              // by container id
+	told     map[string][]status.Condition // by part
 
 	list    sync.Mutex
 	current []status.Condition
@@ -128,13 +136,13 @@ func New(c Config) *Enforcer {
 	if c.Ballast == nil {
 		c.Ballast = Files{}
 	}
-	return &Enforcer{c: c, groups: usage.New(usage.Config{Root: c.Root}), told: map[string][]status.Condition{}}
+	return &Enforcer{c: c, groups: usage.New(usage.Config{Root: c.Root}), who: map[string]known{}, told: map[string][]status.Condition{}}
 }
 
-// Apply enforces what b says for the containers that run and the volumes there
-// are, and returns all conditions. b may be nil: limits of volumes and weights
-// then stay as they are. Volumes should be there before their first container
-// starts, containers right after each start.
+// Apply enforces what b says for the containers that run and the volumes of the
+// stack, whether they are there yet or not, and returns all conditions. b may be
+// nil: limits of volumes and weights then stay as they are. Called once before
+// the supervisor runs, it needs no containers: Engine sees to them.
 func (e *Enforcer) Apply(ctx context.Context, b *budget.Budget, containers []Container, volumes []Volume) []status.Condition {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -168,6 +176,7 @@ func (e *Enforcer) Run(ctx context.Context) error {
 func (e *Enforcer) disks(ctx context.Context) {
 	e.told["ballast"] = e.ballasts()
 	e.told["store"] = e.store(ctx)
+	e.told["layers"] = e.layers()
 	e.told["volumes"] = e.quotas(ctx)
 }
 
@@ -181,7 +190,7 @@ func (e *Enforcer) Conditions() []status.Condition {
 // tell makes the list and wakes whoever shows it if it changed.
 func (e *Enforcer) tell() []status.Condition {
 	var all []status.Condition
-	for _, part := range []string{"ballast", "store", "volumes", "groups"} {
+	for _, part := range []string{"ballast", "store", "layers", "volumes", "groups"} {
 		all = append(all, e.told[part]...)
 	}
 	e.list.Lock()

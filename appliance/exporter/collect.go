@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build prom
-
 package exporter
 
 import (
@@ -72,10 +70,10 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	e.pressure(r.Pressure)
 	e.budget(r.Budget)
 	e.put(scrapeUsage, truth(err == nil))
-	if err == nil {
+	if u.Node.MemoryTotal > 0 {
 		e.node(u.Node)
-		e.volumes(u.Services)
 	}
+	e.volumes(r.Services, u.Services)
 	e.services(r.Services, u.Services, c.c.ContainerNames)
 	e.put(scrapeDuration, c.c.Now().Sub(began).Seconds())
 }
@@ -83,6 +81,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 var errNoUsage = errors.New("nothing reads the use of resources here")
 
 // read returns what is used now, shared by scrapes at nearly the same time.
+// What could be read is there beside an error.
 func (c *collector) read(now time.Time) (status.Usage, error) {
 	if c.c.Usage == nil {
 		return status.Usage{}, errNoUsage
@@ -94,8 +93,12 @@ func (c *collector) read(now time.Time) (status.Usage, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	before := c.err
 	c.usage, c.err = c.c.Usage(ctx)
 	c.at = now
+	if c.err != nil && c.c.Log != nil && (before == nil || before.Error() != c.err.Error()) {
+		c.c.Log("metrics: the use of resources can't be read in full: " + c.err.Error())
+	}
 	return c.usage, c.err
 }
 
@@ -253,10 +256,11 @@ func (e *emitter) budget(b *status.NodeBudget) {
 	}
 }
 
-// volumes sends each volume once, whoever mounts it.
-func (e *emitter) volumes(services []status.ServiceUsage) {
+// volumes sends each volume once, whoever mounts it. Where nothing enforces a
+// disk budget, the budget itself says what it is.
+func (e *emitter) volumes(services []status.Service, used []status.ServiceUsage) {
 	all := map[string]status.DiskUsage{}
-	for _, s := range services {
+	for _, s := range used {
 		for _, v := range s.Volumes {
 			name := label(v.Name)
 			if old, ok := all[name]; !ok || v.Used > old.Used {
@@ -264,11 +268,22 @@ func (e *emitter) volumes(services []status.ServiceUsage) {
 			}
 		}
 	}
+	budget := map[string]int64{}
+	for _, s := range services {
+		if s.Budget == nil {
+			continue
+		}
+		for _, v := range s.Budget.Volumes {
+			budget[label(v.Name)] = v.Bytes
+		}
+	}
 	for _, name := range sortedKeys(all) {
 		v := all[name]
-		e.put(volumeUsed, float64(v.Used), name)
-		if v.Total > 0 {
-			e.put(volumeLimit, float64(v.Total), name, strconv.FormatBool(v.Enforced))
+		if !v.Unknown {
+			e.put(volumeUsed, float64(v.Used), name)
+		}
+		if limit := cmp.Or(v.Total, budget[name]); limit > 0 {
+			e.put(volumeLimit, float64(limit), name, strconv.FormatBool(v.Enforced))
 		}
 	}
 }

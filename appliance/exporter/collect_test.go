@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build prom
-
 package exporter
 
 import (
@@ -182,9 +180,41 @@ func TestUsageThatCannotBeRead(t *testing.T) {
 	if calls != 1 {
 		t.Errorf("%d calls", calls)
 	}
+	// What could be read is shown.
+	_, u := sample()
+	var lines []string
+	c.Log = func(l string) { lines = append(lines, l) }
+	c.Usage = func(context.Context) (status.Usage, error) { return u, errors.New("one file") }
+	got = scrape(t, c)
+	for _, want := range []string{"holdfast_scrape_usage_success 0\n", "holdfast_service_cpu_seconds_total", "holdfast_node_cpus 4"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %s", want)
+		}
+	}
+	if len(lines) != 1 || !strings.Contains(lines[0], "one file") {
+		t.Errorf("journal %q", lines)
+	}
 	c.Usage, c.Work = nil, nil
 	if got := scrape(t, c); !strings.Contains(got, "holdfast_scrape_usage_success 0\n") {
 		t.Error(got)
+	}
+}
+
+// Off the box a budget is watched, and what a volume holds may be unknown.
+func TestVolumesWithoutQuota(t *testing.T) {
+	r, u := sample()
+	r.Services[0].Budget.Volumes = []status.VolumeBudget{{Name: "pgdata", Bytes: 1 << 30}, {Name: "gone", Bytes: 1}}
+	u.Services[0].Volumes = []status.DiskUsage{{Name: "pgdata", Used: 1 << 20}, {Name: "new", Unknown: true}}
+	got := scrape(t, config(r, u))
+	for _, want := range []string{`holdfast_volume_used_bytes{volume="pgdata"} 1.048576e+06`, `holdfast_volume_limit_bytes{enforced="false",volume="pgdata"} 1.073741824e+09`} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %s", want)
+		}
+	}
+	for _, not := range []string{`volume="new"`, `volume="gone"`} {
+		if strings.Contains(got, not) {
+			t.Errorf("%s is there", not)
+		}
 	}
 }
 

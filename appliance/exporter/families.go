@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build prom
-
 package exporter
 
 import "github.com/prometheus/client_golang/prometheus"
@@ -108,13 +106,13 @@ var (
 
 // Volumes belong to no one service: two may share one.
 var (
-	volumeUsed  = gauge("holdfast_volume_used_bytes", "What a volume holds.", "volume")
+	volumeUsed  = gauge("holdfast_volume_used_bytes", "What a volume holds; not there where nobody has measured it yet.", "volume")
 	volumeLimit = gauge("holdfast_volume_limit_bytes", "What it may hold at most; not there without a disk budget. enforced says whether the kernel sees to it (true) or it is only watched (false).", "volume", "enforced")
 )
 
 // The scrape itself.
 var (
-	scrapeUsage    = gauge("holdfast_scrape_usage_success", "0 where the use of resources could not be read: the metrics made of it are missing.")
+	scrapeUsage    = gauge("holdfast_scrape_usage_success", "0 where some of what is used could not be read: metrics made of it are missing or 0, and the journal says which.")
 	scrapeDuration = gauge("holdfast_scrape_duration_seconds", "Time the box took to collect these metrics.")
 )
 

@@ -42,9 +42,9 @@ type Watcher struct {
 	err   error
 }
 
-// New makes a Watcher that has seen nothing: its Level is None.
+// New makes a Watcher that has seen nothing: its Level is None, from now on.
 func New(c Config) *Watcher {
-	return &Watcher{c: c, state: State{Level: None}}
+	return &Watcher{c: c, state: State{Level: None, Since: time.Now()}}
 }
 
 // State is the last one.

@@ -200,7 +200,7 @@ func (x *decision) replaced(s *Service, c *engine.Container) bool {
 // ranFor reports whether a container has run for d, and looks again when it has.
 func (x *decision) ranFor(c *engine.Container, d time.Duration) bool {
 	at := c.Started.Add(d)
-	if at.After(x.now) {
+	if at.After(x.now) && !c.Started.After(x.now) { // else the clock was set back
 		x.plan.wake(at)
 		return false
 	}
@@ -317,7 +317,9 @@ func (x *decision) tend(s *Service, p Past, c *engine.Container) {
 		return
 	}
 	if c.Health == "unhealthy" && s.Restart.Mode != "no" && p.Ended != endGaveUp {
-		if x.ready(s.Name) && x.allow(s, p) {
+		// Not while what it depends on is away: that may be why, and it
+		// could not start again.
+		if x.waitsFor(s) == "" && x.ready(s.Name) && x.allow(s, p) {
 			x.add(Op{Kind: RestartOp, Target: s.Name, Container: c.ID, Grace: s.Grace, Cause: causeUnhealthy, Because: p.Why})
 		}
 		return
@@ -328,7 +330,7 @@ func (x *decision) tend(s *Service, p Past, c *engine.Container) {
 			continue
 		}
 		dc, _ := x.o.pick(ds)
-		if dc != nil && dc.Up() && dc.Started.After(c.Started) && x.unmet(dep) == "" && x.o.Busy[dep.Service] == "" {
+		if dc != nil && dc.Up() && dc.Started.After(c.Started) && !dc.Started.Equal(p.Deps[dep.Service]) && x.unmet(dep) == "" && x.o.Busy[dep.Service] == "" {
 			if x.ready(s.Name) {
 				x.add(Op{Kind: RestartOp, Target: s.Name, Container: c.ID, Grace: s.Grace, Cause: causeDependency, Because: dep.Service + " was restarted"})
 			}

@@ -24,21 +24,26 @@ func (s *Service) next() string { return s.Spec.Name + "-next" }
 
 // drifted compares name and limits with what the container was made with.
 func (p Past) drifted(s *Service, c *engine.Container, now time.Time) (Past, string) {
-	note := ""
+	odd := ""
 	switch {
 	case p.Limits == nil:
 		// The engine's own reading of what we asked for is what counts: it
 		// rounds and fills in.
 		l := c.Limits
 		p.Limits = &l
-	case *p.Limits != c.Limits && (p.Drift == nil || p.Drift.Text != driftLimits || now.Sub(p.Drift.At) > driftShown):
-		p.Drift, note = &Drift{At: now, Text: driftLimits}, driftLimits
+	case *p.Limits != c.Limits:
+		odd = driftLimits
 	}
-	if c.Name != s.Spec.Name && c.Name != s.next() && c.Labels[labelHash] == s.Hash &&
-		(p.Drift == nil || p.Drift.Text != driftName || now.Sub(p.Drift.At) > driftShown) {
-		p.Drift, note = &Drift{At: now, Text: driftName}, join(note, driftName+" to "+c.Name)
+	if c.Name != s.Spec.Name && c.Name != s.next() && c.Labels[labelHash] == s.Hash {
+		odd = join(odd, driftName+" to "+c.Name)
 	}
-	return p, note
+	if odd == p.Odd {
+		return p, ""
+	}
+	if p.Odd = odd; odd != "" {
+		p.Drift = &Drift{At: now, Text: odd}
+	}
+	return p, odd
 }
 
 const (

@@ -62,6 +62,9 @@ func (x *decision) explain(s *Service, p Past, c *engine.Container, st *status.S
 		st.Reason = "paused by hand"
 	case up && c.Health == "unhealthy":
 		st.Reason = p.Why + x.until(p)
+		if why := x.waitsFor(s); why != "" {
+			st.Reason = p.Why + "; its restart " + why
+		}
 	case up && c.Health == "starting":
 		st.Reason = "its health check has not passed yet"
 	case up:

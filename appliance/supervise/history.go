@@ -89,8 +89,13 @@ type Past struct {
 	Ending   string `json:"ending,omitempty"`
 	// PostStart is the container whose post_start hooks have yet to run.
 	PostStart string `json:"post_start,omitempty"`
+	// Deps maps what it depends on to the Started it had when the service was
+	// started last: times alone would mislead after the clock was set back.
+	Deps map[string]time.Time `json:"deps,omitempty"`
 	// Limits of Container as it was made; what differs was changed by hand.
 	Limits *engine.Limits `json:"limits,omitempty"`
+	// Odd is what is not as the stack says right now.
+	Odd string `json:"odd,omitempty"`
 	// Drift is what somebody did behind our back last, and was mended.
 	Drift *Drift `json:"drift,omitempty"`
 	// Stopped is when an admin asked for a stop, zero where he did not; Asked

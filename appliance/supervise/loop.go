@@ -358,8 +358,18 @@ func intend(d *Desired, o Observed, h History, p Plan) History {
 					past.Inherit = v
 				}
 			}
-		case (op.Kind == Start || op.Kind == RestartOp) && len(svc.Hooks.PostStart) > 0:
-			past.PostStart = op.Container
+		case op.Kind == Start || op.Kind == RestartOp:
+			past.Deps = nil
+			for _, dep := range svc.DependsOn {
+				if ds := d.service(dep.Service); dep.Restart && ds != nil {
+					if c, _ := o.pick(ds); c != nil {
+						past.Deps = with1(past.Deps, dep.Service, c.Started)
+					}
+				}
+			}
+			if len(svc.Hooks.PostStart) > 0 {
+				past.PostStart = op.Container
+			}
 		default:
 			continue
 		}
@@ -369,6 +379,14 @@ func intend(d *Desired, o Observed, h History, p Plan) History {
 		h.Past[op.Target] = past
 	}
 	return h
+}
+
+func with1[K comparable, V any](m map[K]V, k K, v V) map[K]V {
+	if m == nil {
+		m = map[K]V{}
+	}
+	m[k] = v
+	return m
 }
 
 // mustSave reports whether the memory must be on disk before the acts of a

@@ -3,6 +3,7 @@
 package supervise
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -132,6 +133,53 @@ stack: starting`},
 				t.Errorf("looks again at %s, want in %s at the latest", p.Next, backoffMax)
 			}
 		})
+	}
+}
+
+// TestClockSetBack: a dependent that was restarted with its dependency is not
+// restarted for ever because the clock says it came first.
+func TestClockSetBack(t *testing.T) {
+	web := svc("web", "always", false, "db")
+	web.DependsOn[0].Restart = true
+	d := stackOf(svc("db", "always", false), web)
+	o := Observed{Services: map[string][]engine.Container{
+		"db":  {is(d, "db", "running", "none", func(c *engine.Container) { c.Started = noon.Add(time.Hour) })},
+		"web": {is(d, "web", "running", "none")},
+	}, Boot: "b", Networks: map[string]bool{"demo_default": true}, Volumes: map[string]bool{"demo_data": true}}
+	h := NewHistory()
+	h.Boot = "b"
+	h, _ = Advance(d, o, h, noon, half)
+	p := Decide(d, o, h, noon)
+	if len(p.Ops) != 1 || p.Ops[0].Kind != RestartOp || p.Ops[0].Cause != causeDependency {
+		t.Fatalf("plan\n%s", p)
+	}
+	h = intend(d, o, h.Record(p), p).Done(p.Ops[0], "")
+	o.Services["web"][0].Started = noon.Add(time.Second)
+	h, _ = Advance(d, o, h, noon, half)
+	if p := Decide(d, o, h, noon); len(p.Ops) != 0 {
+		t.Errorf("again\n%s", p)
+	}
+}
+
+// BenchmarkDecide is one turn of a stack of 50.
+func BenchmarkDecide(b *testing.B) {
+	var list []Service
+	for i := range 50 {
+		list = append(list, svc(fmt.Sprintf("s%02d", i), "always", true))
+		if i > 0 {
+			list[i].DependsOn = []Dependency{{Service: "s00", Condition: Healthy, Required: true}}
+		}
+	}
+	d := stackOf(list...)
+	o := Observed{Services: map[string][]engine.Container{}, Boot: "b", Networks: map[string]bool{"demo_default": true}, Volumes: map[string]bool{"demo_data": true}}
+	for _, s := range d.Services {
+		o.Services[s.Name] = []engine.Container{is(d, s.Name, "running", "healthy")}
+	}
+	h := NewHistory()
+	b.ReportAllocs()
+	for b.Loop() {
+		h, _ = Advance(d, o, h, noon, half)
+		h = h.Record(Decide(d, o, h, noon))
 	}
 }
 

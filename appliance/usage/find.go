@@ -24,6 +24,8 @@ const (
 	// for: it may have ended, and the tree may be large.
 	searchAgain = 10 * time.Second
 	maxParents  = 64
+	// maxFound containers are remembered where nobody says which are gone.
+	maxFound = 1000
 )
 
 // groups are the mounted hierarchies.
@@ -207,6 +209,10 @@ func (r *Reader) Group(id string, pid int) (g Group, ok bool, err error) {
 	defer r.mu.Unlock()
 	if e := r.entries[id]; e != nil && !r.isFolder(e.path) {
 		delete(r.entries, id)
+	}
+	if len(r.entries)+len(r.missed) > maxFound {
+		clear(r.entries)
+		clear(r.missed)
 	}
 	if err := r.find([]Target{{Container: id, PID: pid}}); err != nil {
 		return g, false, err

@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/holdfast/holdfast/compose/stack"
@@ -69,6 +71,25 @@ func TestDemoFitsXS(t *testing.T) {
 	}
 }
 
+// TestSourcegraphFitsItsSizes: all that the stack names are proven, XS on a
+// machine of 32 GiB among them.
+func TestSourcegraphFitsItsSizes(t *testing.T) {
+	stacks, err := filepath.Glob("../stacks/sourcegraph/*/compose.yaml")
+	if err != nil || len(stacks) == 0 {
+		t.Fatal("no stack", err)
+	}
+	for _, path := range stacks {
+		st := load(t, path)
+		sizes, err := Prove(st)
+		if err != nil || len(sizes) != len(stack.ProfileNames) {
+			t.Errorf("%s: made for %+v, %v", path, sizes, err)
+		}
+		if b, err := For(st, "", Node{CPUs: 8, Memory: 32 * gib}); err != nil || b.Size != "XS" {
+			t.Errorf("%s: on 8 cpus and 32 GiB: %v", path, err)
+		}
+	}
+}
+
 // TestPublicFileIsRefused: 151.6 GiB of limits and no reservation do not fit
 // 32 GiB, and the table shows whose they are.
 func TestPublicFileIsRefused(t *testing.T) {
@@ -92,5 +113,30 @@ func TestPublicFileIsRefused(t *testing.T) {
 	}
 	if _, err := For(st, "XS", Node{CPUs: float64(cpus), Memory: memory - gib}); err == nil {
 		t.Error("it fits a smaller machine than it asks for")
+	}
+}
+
+// TestReserveInDocs holds the table of docs/budgets.md to the code.
+func TestReserveInDocs(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/budgets.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []struct {
+		cpus   float64
+		memory int64
+	}{{2, 2}, {2, 4}, {4, 16}, {8, 32}, {32, 128}, {96, 384}} {
+		r := Reserve(Node{CPUs: m.cpus, Memory: m.memory * gib}, 4)
+		want := fmt.Sprintf("| %v cpus, %d GiB | %s | %s |\n", m.cpus, m.memory, SizeText(r.Memory), cpuText(r.CPU))
+		if !strings.Contains(string(doc), want) {
+			t.Errorf("docs/budgets.md has no line %q", want)
+		}
+	}
+	table, err := os.ReadFile("testdata/demo-xs.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(doc), string(table)) {
+		t.Error("docs/budgets.md does not have the table of testdata/demo-xs.txt")
 	}
 }

@@ -57,7 +57,7 @@ func at(st *stack.Stack, size string, node Node) (*Budget, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Budget{Stack: st.Name, Size: size, Node: node, Reserve: Reserve(node)}
+	b := &Budget{Stack: st.Name, Size: size, Node: node, Reserve: Reserve(node, len(st.Services))}
 	if node.Data > 0 {
 		b.DataReserve = DataReserve(node.Data)
 	}
@@ -85,6 +85,7 @@ func at(st *stack.Stack, size string, node Node) (*Budget, error) {
 		return nil, no
 	}
 	weight := b.weights()
+	steady, free := b.steady()
 	for i := range b.Services {
 		s := &b.Services[i]
 		// The engine refuses more processors than there are, and memory that
@@ -92,14 +93,24 @@ func at(st *stack.Stack, size string, node Node) (*Budget, error) {
 		if s.Limit.CPU > 0 {
 			s.Limit.CPU = min(s.Limit.CPU, node.CPUs)
 		}
-		s.Limit.Memory = min(s.Limit.Memory, b.allocatable())
-		s.protect(st.Project.Services[s.Name], node, weight)
+		s.Limit.Memory = max(min(s.Limit.Memory, free), s.Guaranteed.Memory)
+		s.protect(st.Project.Services[s.Name], steady, weight)
 	}
 	return b, nil
 }
 
 // allocatable is the memory that services can be guaranteed, in bytes.
 func (b *Budget) allocatable() int64 { return max(0, b.Node.Memory-b.Reserve.Memory) }
+
+// steady is the machine with its memory rounded down. A kernel finds some pages
+// more or less at each boot: what a container is made with must not follow
+// them, or it would be made anew.
+func (b *Budget) steady() (node Node, allocatable int64) {
+	const grain = 64 * mib
+	node = b.Node
+	node.Memory = node.Memory / grain * grain
+	return node, max(0, node.Memory-Reserve(node, len(b.Services)).Memory)
+}
 
 // guaranteed is what all services are guaranteed at one moment.
 func (b *Budget) guaranteed() Amount {
@@ -134,7 +145,8 @@ func (b *Budget) mostLimits() int64 {
 // The sum it returns, in bytes, is the least that the limits add up to on any
 // machine: what is held to the ratio must not grow with the machine.
 func (b *Budget) share() (least int64) {
-	spare, sum, without := b.mostLimits(), int64(0), int64(0)
+	_, free := b.steady()
+	spare, sum, without := int64(float64(free)*MaxMemoryOvercommit), int64(0), int64(0)
 	for _, s := range b.Services {
 		sum += s.Guaranteed.Memory
 		if s.Limit.Memory > 0 {
@@ -152,7 +164,7 @@ func (b *Budget) share() (least int64) {
 			continue
 		}
 		part := max(silentMemory, spare/without/mib*mib)
-		most := b.allocatable() - (sum - s.Guaranteed.Memory)
+		most := free - (sum - s.Guaranteed.Memory)
 		s.Limit.Memory = max(min(s.Guaranteed.Memory+part, most), s.Guaranteed.Memory)
 	}
 	return least

@@ -100,7 +100,7 @@ func TestSizesOfAStack(t *testing.T) {
 		{"", Node{48, 192 * gib, 499 * gib, 0}, "XS"}, // too little data
 		{"", Node{48, 192 * gib, 0, 0}, "M"},          // data not known
 		{"", Node{1, 2 * gib, 0, 0}, "XS"},            // smaller than all: the sums decide
-		{"", Node{1, gib, 0, 0}, "no: the services are guaranteed 768 MiB of memory and the system keeps 512 MiB, the machine has 1 GiB: 256 MiB are missing"},
+		{"", Node{1, gib, 0, 0}, "no: the services are guaranteed 768 MiB of memory and the system keeps 424 MiB, the machine has 1 GiB: 168 MiB are missing"},
 		{"M", Node{48, 64 * gib, 500 * gib, 0}, "M"}, // named: no machine is asked for
 		{"M", Node{8, 64 * gib, 500 * gib, 0}, "no: the services are guaranteed 8.02 cpus and the system keeps 0.10, the machine has 8.00: 0.12 are missing"},
 		{"XS", Node{2, 4 * gib, 6 * gib, 0}, "no: the volumes may grow to 6 GiB, those without a budget need 256 MiB, and 307 MiB are kept free, the volume for data has 6 GiB: 563 MiB are missing"},
@@ -148,6 +148,32 @@ func TestSizesOfAStack(t *testing.T) {
 	}
 	if got := NodeSize(st, Node{CPUs: 2, Memory: 2 * gib}); got != "" {
 		t.Errorf("a machine below all sizes is %q", got)
+	}
+}
+
+// TestABootChangesNothing: what containers are made with does not follow the
+// few pages that a kernel finds more or less.
+func TestABootChangesNothing(t *testing.T) {
+	st := written(t, "services:\n  a: {image: a}\n  b: {image: a, mem_limit: 2g, mem_reservation: 100m}\n  c: {image: a, mem_limit: 333m}\n")
+	one, err := For(st, "XS", Node{CPUs: 2, Memory: 2014640 * kib})
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := For(st, "XS", Node{CPUs: 2, Memory: 2014832 * kib})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(one.Services, two.Services) {
+		t.Errorf("%+v\nafter a boot\n%+v", one.Services, two.Services)
+	}
+}
+
+// TestASmallerSizeMayDo: a machine of a size that does not fit takes the next
+// smaller one.
+func TestASmallerSizeMayDo(t *testing.T) {
+	st := written(t, "x-holdfast: {sizes: {XS: {}, S: {cpus: 4, memory: 8GiB, services: {web: {reserved-memory: 8GiB, memory: 8GiB}}}}}\nservices: {web: {image: a, mem_limit: 1g}}\n")
+	if b, err := For(st, "", Node{CPUs: 4, Memory: 8 * gib}); err != nil || b.Size != "XS" {
+		t.Errorf("size %+v, %v", b, err)
 	}
 }
 

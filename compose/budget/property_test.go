@@ -162,7 +162,9 @@ func tight(t *rapid.T, st *stack.Stack) int64 {
 		t.Fatal(err)
 	}
 	need := b.guaranteed().Memory
-	return int64(sort.Search(1<<50, func(n int) bool { return int64(n)-Reserve(Node{CPUs: 1, Memory: int64(n)}).Memory >= need }))
+	return int64(sort.Search(1<<50, func(n int) bool {
+		return int64(n)-Reserve(Node{CPUs: 1, Memory: int64(n)}, len(b.Services)).Memory >= need
+	}))
 }
 
 // peak is the most that is guaranteed at any moment, by trying all of them: a
@@ -214,7 +216,7 @@ func TestLargerMachinesAdmitMore(t *testing.T) {
 		if n.Data > 0 {
 			larger.Data = n.Data + rapid.Int64Range(0, 8*gib).Draw(t, "more data")
 		}
-		a, b := Reserve(n), Reserve(larger)
+		a, b := Reserve(n, len(st.Services)), Reserve(larger, len(st.Services))
 		if b.CPU < a.CPU || b.Memory < a.Memory || b.CPU-a.CPU > larger.CPUs-n.CPUs || b.Memory-a.Memory > larger.Memory-n.Memory {
 			t.Errorf("reserve %+v of %+v, %+v of %+v", a, n, b, larger)
 		}

@@ -14,7 +14,7 @@ const (
 	// the kernel adds up to 1000 for the share of memory in use, so a service
 	// is always taken before them.
 	criticalOOM = -400
-	// normalOOM less the guarantee's share of the machine in thousandths: all
+	// normalOOM less the guarantee's share of the memory in thousandths: all
 	// normal services that use what they are guaranteed are equal to the
 	// kernel, and one that uses more goes first.
 	normalOOM = 500
@@ -51,7 +51,7 @@ func (s *Service) protect(c types.ServiceConfig, n Node, weight float64) {
 	case stack.BestEffort:
 		s.OOMScoreAdj = bestEffortOOM
 	default:
-		s.OOMScoreAdj = max(0, normalOOM-int(1000*float64(s.Guaranteed.Memory)/float64(n.Memory)))
+		s.OOMScoreAdj = max(0, normalOOM-int(1000*float64(s.Guaranteed.Memory)/float64(max(n.Memory, 1))))
 		s.MemoryLow = s.Guaranteed.Memory
 	}
 	if c.OomScoreAdj != 0 {

@@ -64,11 +64,11 @@ func (r *Refused) Remedy() string {
 func (r *Refused) least() (cpus int, memory int64) {
 	b := *r.Budget
 	need := b.guaranteed()
-	for cpus = 1; round(need.CPU+Reserve(Node{CPUs: float64(cpus)}).CPU) > float64(cpus); cpus++ {
+	for cpus = 1; round(need.CPU+Reserve(Node{CPUs: float64(cpus)}, len(b.Services)).CPU) > float64(cpus); cpus++ {
 	}
 	limits := r.limits()
 	fits := func(n int64) bool {
-		m := Budget{Node: Node{Memory: n * gib}, Reserve: Reserve(Node{Memory: n * gib})}
+		m := Budget{Node: Node{Memory: n * gib}, Reserve: Reserve(Node{Memory: n * gib}, len(b.Services))}
 		return need.Memory <= m.allocatable() && limits <= m.mostLimits()
 	}
 	lo, hi := int64(0), int64(1)

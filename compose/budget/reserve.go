@@ -12,9 +12,11 @@ const (
 const (
 	// leastMemory and leastCPU are the floor of the reserve, in bytes and
 	// cores: what kernel, systemd, engine, supervisor and one admin need on
-	// the smallest machine (docs/budgets.md has the measurement).
-	leastMemory = 512 * mib
+	// the smallest machine; shimMemory is what the engine adds for each
+	// container. docs/budgets.md has the measurement.
+	leastMemory = 400 * mib
 	leastCPU    = 0.1
+	shimMemory  = 12 * mib
 )
 
 // step is one part of a curve: share of the next amount; 0 is all that is left.
@@ -44,12 +46,13 @@ func reserved[T int64 | float64](of T, curve []step[T]) float64 {
 	return sum
 }
 
-// Reserve is what a machine keeps for its system: kernel, engine, supervisor
-// and an admin. It grows with the machine, slower than the machine.
-func Reserve(n Node) Amount {
+// Reserve is what a machine keeps for its system beside a number of services:
+// kernel, engine, supervisor and an admin. It grows with the machine, slower
+// than the machine.
+func Reserve(n Node, services int) Amount {
 	return Amount{
 		CPU:    round(max(leastCPU, reserved(n.CPUs, cpuCurve))),
-		Memory: max(leastMemory, int64(reserved(n.Memory, memoryCurve))),
+		Memory: max(leastMemory+int64(services)*shimMemory, int64(reserved(n.Memory, memoryCurve))),
 	}
 }
 

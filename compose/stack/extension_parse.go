@@ -244,6 +244,12 @@ func (f field) allow(service map[string]any) map[string]string {
 
 // writes says whether a service has a key, or mounts a path.
 func writes(service map[string]any, key, source string) bool {
+	inits, _ := service["pre_start"].([]any)
+	for _, v := range inits {
+		if init, ok := v.(map[string]any); ok && writes(init, key, source) {
+			return true
+		}
+	}
 	if source == key { // nothing was cut off
 		return service[key] != nil
 	}

@@ -50,7 +50,11 @@ func (l *loading) pin(p *types.Project, images []ServiceImage, digests map[strin
 			pinned, err = PinnedName(im.Ref, d)
 		}
 		if err != nil {
-			l.report([]string{"services", im.Service, "image"}, err.Error(), "bake the release again")
+			key := []string{"services", im.Service, "image"}
+			if im.Init > 0 {
+				key = []string{"services", im.Service, "pre_start", fmt.Sprint(im.Init - 1), "image"}
+			}
+			l.report(key, err.Error(), "bake the release again")
 			continue
 		}
 		s := p.Services[im.Service]

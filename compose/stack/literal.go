@@ -3,6 +3,7 @@
 package stack
 
 import (
+	"fmt"
 	"maps"
 	"regexp"
 	"slices"
@@ -41,6 +42,14 @@ func (l *loading) checkLiterals(p *types.Project) {
 			at := l.envLine(s, name, k)
 			at.Text, at.Mend = literalText, literalMend+", and "+k+"_FILE where the image knows it"
 			l.probs.add(at)
+		}
+		for i, h := range s.PreStart {
+			for _, k := range slices.Sorted(maps.Keys(h.Environment)) {
+				// What it takes over from its service has been reported.
+				if v := h.Environment[k]; v != nil && s.Environment[k] == nil && literalSecret(k, *v) {
+					l.report([]string{"services", name, "pre_start", fmt.Sprint(i), "environment", k}, literalText, literalMend)
+				}
+			}
 		}
 		for _, c := range []struct {
 			key   string

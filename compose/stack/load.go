@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/consts"
@@ -230,9 +231,10 @@ func remote(path string) bool {
 }
 
 var (
-	keyInText  = regexp.MustCompile(`\b(?:services|networks|volumes|secrets|configs)\.[A-Za-z0-9_.\[\]-]+`)
-	circular   = regexp.MustCompile(`(\S+) in \S+ extends .*`)
-	lineInText = regexp.MustCompile(`line (\d+)`)
+	keyInText   = regexp.MustCompile(`\b(?:services|networks|volumes|secrets|configs)\.[A-Za-z0-9_.\[\]-]+`)
+	circular    = regexp.MustCompile(`(\S+) in \S+ extends .*`)
+	placeInText = regexp.MustCompile(`^(\S+): line (\d+):? (.+)$`)
+	lineInText  = regexp.MustCompile(`line (\d+)`)
 )
 
 // foreign turns an error of compose-go into a problem with the best line its
@@ -247,6 +249,11 @@ func (l *loading) foreign(ctx context.Context, err error) error {
 	var path []string
 	if m := circular.FindStringSubmatch(text); m != nil {
 		l.report([]string{"services", m[1], "extends"}, "extends cycle: "+m[0], dropIt)
+		return l.probs.err()
+	}
+	if m := placeInText.FindStringSubmatch(text); m != nil && filepath.IsLocal(m[1]) {
+		line, _ := strconv.Atoi(m[2])
+		l.probs.add(Problem{File: m[1], Line: line, Text: m[3], Mend: "correct the line"})
 		return l.probs.err()
 	}
 	if key != "" {

@@ -124,6 +124,8 @@ var confined = []struct {
 		"builder/target/gce is the only client of Google Cloud"},
 	{"github.com/aws/aws-sdk-go-v2", []string{"builder/target/ami", "qa"},
 		"builder/target/ami is the only client of AWS"},
+	{"github.com/prometheus", []string{"appliance/exporter", "qa"},
+		"appliance/exporter is the only place that names metrics"},
 	{"github.com/spf13/viper", []string{"appliance/config", "qa"},
 		"appliance/config is the one schema of a box"},
 	{"github.com/spf13/cobra", []string{"builder/cmd", "appliance/cmd", "appliance/cli", "qa"},

@@ -20,11 +20,15 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/holdfast/holdfast/appliance/engine"
 )
+
+// started counts the engines of this process.
+var started atomic.Int32
 
 // initName is argv[0] of the child that becomes the engine's init.
 const initName = "holdfast-engine-init"
@@ -79,7 +83,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 	if err != nil {
 		return nil, err
 	}
-	cgroup := fmt.Sprintf("holdfast-qa-%d", os.Getpid())
+	cgroup := fmt.Sprintf("holdfast-qa-%d-%d", os.Getpid(), started.Add(1))
 	d := &Daemon{log: log, cgroup: cgroup, Host: "unix://" + socket, done: make(chan struct{})}
 	d.cmd = &exec.Cmd{
 		Path: "/proc/self/exe", Args: []string{initName, tools, base, config, socket, cgroup},

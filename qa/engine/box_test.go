@@ -34,6 +34,8 @@ type box struct {
 	cli     *engine.Docker
 	client  *api.Client
 	args    []string
+	// dock is where its containers are.
+	dock dock
 	// engine is the address the daemon is given: the engine's, or a proxy's.
 	engine string
 	// outside leaves the daemon in the tests' network, not the engine's.
@@ -100,15 +102,21 @@ func (b *box) said(text string, n int) {
 // newBox makes the folders of a box whose project is named after the test.
 func newBox(t *testing.T) *box {
 	t.Helper()
-	dir, err := os.MkdirTemp(base, "box-")
+	return newBoxOn(t, shared())
+}
+
+// newBoxOn is newBox on an engine of the caller's choice.
+func newBoxOn(t *testing.T, d dock) *box {
+	t.Helper()
+	dir, err := os.MkdirTemp(d.base, "box-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cli, err := engine.Open(host)
+	cli, err := engine.Open(d.host)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &box{t: t, dir: dir, cli: cli, engine: host, project: projectName(t.Name())}
+	b := &box{t: t, dir: dir, cli: cli, dock: d, engine: d.host, project: projectName(t.Name())}
 	b.client = api.NewClient(filepath.Join(dir, "api.sock"))
 	t.Cleanup(func() {
 		if !b.cleaned {
@@ -155,8 +163,8 @@ func (b *box) start() {
 	b.cmd.Stdout, b.cmd.Stderr = &b.out, &b.out
 	// Where the containers can be reached by their addresses.
 	start := b.cmd.Start
-	if running != nil && !b.outside {
-		start = func() error { return running.Launch(b.cmd) }
+	if b.dock.d != nil && !b.outside {
+		start = func() error { return b.dock.d.Launch(b.cmd) }
 	}
 	if err := start(); err != nil {
 		b.t.Fatal(err)
@@ -256,7 +264,7 @@ func (b *box) containers() map[string]engine.Container {
 func (b *box) docker(args ...string) string {
 	b.t.Helper()
 	c := exec.Command("docker", args...)
-	c.Env = append(os.Environ(), "DOCKER_HOST="+host)
+	c.Env = append(os.Environ(), "DOCKER_HOST="+b.dock.host)
 	out, err := c.CombinedOutput()
 	if err != nil {
 		b.t.Fatalf("docker %s: %v\n%s", strings.Join(args, " "), err, out)

@@ -22,7 +22,7 @@ func (b *box) compose(args ...string) string {
 		}
 	}
 	c := exec.Command(plugin, args...)
-	c.Env = append(os.Environ(), "DOCKER_HOST="+host)
+	c.Env = append(os.Environ(), "DOCKER_HOST="+b.dock.host)
 	out, err := c.CombinedOutput()
 	if err != nil {
 		b.t.Fatalf("docker compose %s: %v\n%s", strings.Join(args, " "), err, out)

@@ -34,7 +34,7 @@ func TestCrashLoopOfMany(t *testing.T) {
 		fmt.Fprintf(&y, "  crash%02d: {image: \"holdfast.test/standin:1.0.0\", command: [once, --code, \"3\"], restart: always}\n", i)
 	}
 	b.stack(y.String())
-	p := newProxy(t, b.dir)
+	p := newProxy(t, b)
 	b.engine = p.host
 	b.start()
 	b.await("every service restarted once", func(r status.Report) bool {

@@ -16,7 +16,7 @@ import (
 	"github.com/holdfast/holdfast/appliance/status"
 )
 
-// These tests hurt the engine that all share, so none of them is parallel.
+// These tests hurt an engine: each has one of its own, beside the others.
 
 const faultStack = `
 services:
@@ -36,8 +36,7 @@ services:
 
 func faultBox(t *testing.T) (*box, map[string]engine.Container) {
 	t.Helper()
-	ownEngine(t)
-	b := newBox(t)
+	b := newBoxOn(t, newDock(t))
 	b.stack(faultStack)
 	b.start()
 	b.healthy()
@@ -45,15 +44,15 @@ func faultBox(t *testing.T) (*box, map[string]engine.Container) {
 }
 
 // hit sends a signal to every process of a name that the engine has.
-func hit(t *testing.T, s syscall.Signal, name string) {
-	t.Helper()
-	pids := running.Pids(name)
+func (b *box) hit(s syscall.Signal, name string) {
+	b.t.Helper()
+	pids := b.dock.d.Pids(name)
 	if len(pids) == 0 {
-		t.Fatalf("the engine has no %s", name)
+		b.t.Fatalf("the engine has no %s", name)
 	}
 	for _, pid := range pids {
 		if err := syscall.Kill(pid, s); err != nil {
-			t.Fatal(err)
+			b.t.Fatal(err)
 		}
 	}
 }
@@ -75,11 +74,12 @@ func (b *box) same(before map[string]engine.Container) {
 func TestKilledEngine(t *testing.T) {
 	for _, name := range []string{"dockerd", "containerd"} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			b, before := faultBox(t)
 			g := b.visit("web")
-			old := running.Pids(name)
-			hit(t, syscall.SIGKILL, name)
-			answers(t, old, name)
+			old := b.dock.d.Pids(name)
+			b.hit(syscall.SIGKILL, name)
+			b.answers(old, name)
 			// It acts again: what ends now is started again.
 			b.docker("kill", before["db"].ID)
 			b.await("db restarted", func(r status.Report) bool {
@@ -99,21 +99,17 @@ func TestKilledEngine(t *testing.T) {
 
 // answers waits until another process has taken the old one's place and the
 // engine starts containers.
-func answers(t *testing.T, old []int, name string) {
-	t.Helper()
+func (b *box) answers(old []int, name string) {
+	b.t.Helper()
 	deadline := time.After(patience)
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	cli, err := engine.Open(host)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cli.Close()
+	var err error
 	for {
-		now := running.Pids(name)
+		now := b.dock.d.Pids(name)
 		if len(now) > 0 && now[0] != old[0] {
-			if err = cli.Ping(t.Context()); err == nil {
-				if err = cli.Runtime(t.Context()); err == nil {
+			if err = b.cli.Ping(b.t.Context()); err == nil {
+				if err = b.cli.Runtime(b.t.Context()); err == nil {
 					return
 				}
 			}
@@ -121,7 +117,7 @@ func answers(t *testing.T, old []int, name string) {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("waited for a new %s: %v", name, err)
+			b.t.Fatalf("waited for a new %s: %v", name, err)
 		}
 	}
 }
@@ -129,14 +125,15 @@ func answers(t *testing.T, old []int, name string) {
 // TestHungEngine: dockerd stops answering without ending. The daemon says so
 // within its deadlines, touches nothing, and goes on when it answers again.
 func TestHungEngine(t *testing.T) {
+	t.Parallel()
 	b, before := faultBox(t)
 	g := b.visit("web")
-	hit(t, syscall.SIGSTOP, "dockerd")
+	b.hit(syscall.SIGSTOP, "dockerd")
 	resumed := false
 	resume := func() {
 		if !resumed {
 			resumed = true
-			hit(t, syscall.SIGCONT, "dockerd")
+			b.hit(syscall.SIGCONT, "dockerd")
 		}
 	}
 	t.Cleanup(resume)
@@ -154,23 +151,19 @@ func TestHungEngine(t *testing.T) {
 // TestHungContainerd: the engine answers and can start nothing. Nothing that
 // runs is touched, and afterwards it acts again.
 func TestHungContainerd(t *testing.T) {
+	t.Parallel()
 	b, before := faultBox(t)
 	g := b.visit("web")
-	hit(t, syscall.SIGSTOP, "containerd")
+	b.hit(syscall.SIGSTOP, "containerd")
 	resumed := false
 	resume := func() {
 		if !resumed {
 			resumed = true
-			hit(t, syscall.SIGCONT, "containerd")
+			b.hit(syscall.SIGCONT, "containerd")
 		}
 	}
 	t.Cleanup(resume)
-	cli, err := engine.Open(host)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cli.Close()
-	if err := cli.Ping(t.Context()); err != nil {
+	if err := b.cli.Ping(t.Context()); err != nil {
 		t.Errorf("the engine itself does not answer: %v", err)
 	}
 	b.await("a report of the hang", func(r status.Report) bool { return condition(r, "engine-hung").Code != "" })
@@ -189,7 +182,7 @@ func TestHungContainerd(t *testing.T) {
 // shim is the process that holds a container's own.
 func (b *box) shim(id string) int {
 	b.t.Helper()
-	for _, pid := range running.Pids("containerd-shim") {
+	for _, pid := range b.dock.d.Pids("containerd-shim") {
 		if line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && strings.Contains(string(line), id) {
 			return pid
 		}
@@ -201,6 +194,7 @@ func (b *box) shim(id string) int {
 // TestKilledShim: a container whose shim is gone is ended by containerd; it is
 // started again, and no other is.
 func TestKilledShim(t *testing.T) {
+	t.Parallel()
 	b, before := faultBox(t)
 	g := b.visit("db")
 	if err := syscall.Kill(b.shim(before["web"].ID), syscall.SIGKILL); err != nil {

@@ -93,7 +93,7 @@ func killRun(t *testing.T, phase string, at int, when string) int {
 		}
 	}
 	before := b.containers()
-	p := newProxy(t, b.dir)
+	p := newProxy(t, b)
 	var killed sync.WaitGroup
 	if at > 0 {
 		killed.Add(1)
@@ -140,7 +140,7 @@ func killRun(t *testing.T, phase string, at int, when string) int {
 	case <-time.After(patience):
 		t.Fatal("waited for the killed daemon to end")
 	}
-	b.engine = host
+	b.engine = b.dock.host
 	b.start()
 	if phase == "change" {
 		b.changed()

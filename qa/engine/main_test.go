@@ -6,6 +6,7 @@ package engine
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -23,6 +24,7 @@ import (
 var (
 	host    string // of the engine
 	base    string // the folder the engine and the host share
+	tools   string // the tree with the engine's programs
 	program string // the holdfast binary
 	image   v1.Image
 	digest  string
@@ -39,6 +41,11 @@ const ref = "holdfast.test/standin:1.0.0"
 
 func TestMain(m *testing.M) {
 	dockerd.Init()
+	flag.Parse()
+	// Most of a test is waiting for the engine, whatever the processors.
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
 	code, err := run(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "engine tests:", err)
@@ -80,7 +87,7 @@ func run(m *testing.M) (code int, err error) {
 		}
 	}
 	if host = os.Getenv("HOLDFAST_ENGINE"); host == "" {
-		tools := os.Getenv("HOLDFAST_TOOLS")
+		tools = os.Getenv("HOLDFAST_TOOLS")
 		if tools == "" {
 			tools = "/"
 		}
@@ -109,7 +116,7 @@ func run(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	digest = h.String()
-	if err := loadStandin(); err != nil {
+	if err := loadStandin(shared()); err != nil {
 		return 1, err
 	}
 	code = m.Run()
@@ -120,22 +127,46 @@ func run(m *testing.M) (code int, err error) {
 	return code, nil
 }
 
-// ownEngine leaves a test out where the engine is not the tests' own.
-func ownEngine(t *testing.T) {
+// dock is an engine and what it shares with the tests.
+type dock struct {
+	// d is nil where the engine is not the tests' own.
+	d          *dockerd.Daemon
+	host, base string
+}
+
+// shared is the engine of most tests.
+func shared() dock { return dock{running, host, base} }
+
+// newDock starts an engine for one test that will hurt it.
+func newDock(t *testing.T) dock {
 	t.Helper()
 	if running == nil {
-		t.Skip("needs an engine of its own: it is killed, or the test's machine reaches into it")
+		t.Skip("the engine is not the tests' own to hurt")
 	}
+	dir, err := os.MkdirTemp(base, "own-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := dockerd.Start(tools, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Stop)
+	own := dock{d, d.Host, dir}
+	if err := loadStandin(own); err != nil {
+		t.Fatal(err)
+	}
+	return own
 }
 
 // loadStandin loads the image into the engine, as a release would.
-func loadStandin() error {
-	cli, err := engine.Open(host)
+func loadStandin(d dock) error {
+	cli, err := engine.Open(d.host)
 	if err != nil {
 		return err
 	}
 	defer cli.Close()
-	dir, err := os.MkdirTemp(base, "layout-")
+	dir, err := os.MkdirTemp(d.base, "layout-")
 	if err != nil {
 		return err
 	}

@@ -185,7 +185,7 @@ services:
   web: {image: "holdfast.test/standin:1.0.0", command: [serve], restart: always}
   calm: {image: "holdfast.test/standin:1.0.0", command: [serve], restart: always}
 `)
-	p := newProxy(t, b.dir)
+	p := newProxy(t, b)
 	b.engine = p.host
 	b.start()
 	b.healthy()

@@ -52,15 +52,15 @@ type proxy struct {
 var apiVersion = regexp.MustCompile(`^/v1\.[0-9]+`)
 
 // newProxy opens a proxy for one daemon.
-func newProxy(t *testing.T, dir string) *proxy {
+func newProxy(t *testing.T, b *box) *proxy {
 	t.Helper()
-	socket := filepath.Join(dir, "engine.sock")
+	socket := filepath.Join(b.dir, "engine.sock")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &proxy{host: "unix://" + socket, streams: map[chan struct{}]bool{}}
-	to := strings.TrimPrefix(host, "unix://")
+	to := strings.TrimPrefix(b.dock.host, "unix://")
 	back := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(&url.URL{Scheme: "http", Host: "docker"}) },
 		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

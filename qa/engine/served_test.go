@@ -14,15 +14,14 @@ import (
 	"time"
 )
 
-// client asks a container at its address, with a connection for each request.
-var client = &http.Client{
-	Timeout: 10 * time.Second,
-	Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-		if running != nil {
-			return running.Dial(ctx, network, address)
-		}
-		return (&net.Dialer{}).DialContext(ctx, network, address)
-	}},
+// client asks containers at their addresses, with a connection for each
+// request.
+func (d dock) client() *http.Client {
+	dial := (&net.Dialer{}).DialContext
+	if d.d != nil {
+		dial = d.d.Dial
+	}
+	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: dial}}
 }
 
 // guest asks one service again and again.
@@ -49,11 +48,12 @@ func (b *box) visit(service string) *guest {
 	ctx, cancel := context.WithCancel(context.Background())
 	g := &guest{t: b.t, name: service, stop: cancel, enough: make(chan struct{})}
 	url := "http://" + net.JoinHostPort(c.IPs[0].String(), "8080") + "/healthz"
+	client := b.dock.client()
 	g.done.Go(func() {
 		tick := time.NewTicker(50 * time.Millisecond)
 		defer tick.Stop()
 		for {
-			err := get(ctx, url)
+			err := get(ctx, client, url)
 			if ctx.Err() != nil {
 				return
 			}
@@ -76,7 +76,7 @@ func (b *box) visit(service string) *guest {
 	return g
 }
 
-func get(ctx context.Context, url string) string {
+func get(ctx context.Context, client *http.Client, url string) string {
 	q, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err.Error()

@@ -9,3 +9,5 @@
 // them. The tests need root, the tree of qa/dockerd, and the program
 // build/peers/docker-compose that `make peers` builds (HOLDFAST_PEERS).
 package fidelity
+
+//go:generate go test -run TestPage -update .

@@ -63,24 +63,31 @@ var Intended = []Intent{
 	}},
 	{"files with an owner, a mode or content", "docker compose ignores uid, gid and mode, and copies content into the container's layer, which a read-only container refuses; ours are read-only mounts of a file that is as the stack says",
 		func(d Difference) bool {
-			return written.MatchString(d.Path) && text(d.Ours) != "null" && (d.Theirs == nil || strings.HasSuffix(d.Path, "Source"))
+			return written.MatchString(d.Path) && (strings.Contains(text(d.Ours), "/files/config.") || strings.Contains(text(d.Ours), "/files/secret."))
 		}},
-	{"reserved processors", "docker compose drops deploy.resources.reservations.cpus on one node; as shares they mean what they say", func(d Difference) bool {
-		return d.Path == "HostConfig.CpuShares" && text(d.Theirs) == "0"
-	}},
-	{"mode of volumes_from", "docker compose drops :ro", func(d Difference) bool {
-		return d.Path == "HostConfig.VolumesFrom" && strings.Contains(text(d.Ours), ":ro") && text(d.Theirs) == strings.ReplaceAll(text(d.Ours), ":ro", "") ||
-			strings.HasPrefix(d.Path, "Mounts.") && (strings.HasSuffix(d.Path, ".RW") && d.Ours == false && d.Theirs == true ||
-				strings.HasSuffix(d.Path, ".Mode") && d.Ours == "ro")
-	}},
 	{"protocol of an exposed port", "docker compose leaves out the protocol that an expose without one has, tcp", func(d Difference) bool {
 		port, ok := strings.CutPrefix(d.Path, "Config.ExposedPorts.")
 		return ok && (strings.HasSuffix(port, "/tcp") && d.Theirs == nil || !strings.Contains(port, "/") && d.Ours == nil)
 	}},
-	{"options of address management", "docker compose drops networks.*.ipam.options", func(d Difference) bool {
+	{"what docker compose drops", "deploy.resources.reservations.cpus on one node, :ro of volumes_from, ipam.options: each is honoured here", func(d Difference) bool {
+		switch {
+		case d.Path == "HostConfig.CpuShares":
+			return text(d.Theirs) == "0"
+		case d.Path == "HostConfig.VolumesFrom":
+			return strings.Contains(text(d.Ours), ":ro") && text(d.Theirs) == strings.ReplaceAll(text(d.Ours), ":ro", "")
+		case strings.HasPrefix(d.Path, "Mounts."):
+			return strings.HasSuffix(d.Path, ".RW") && d.Ours == false && d.Theirs == true || strings.HasSuffix(d.Path, ".Mode") && d.Ours == "ro"
+		}
 		return d.Path == "IPAM.Options" && d.Theirs == nil
 	}},
+	{"budget", "a box gives each service its share of the machine: limits, protection by class and its slice; without a budget these are the stack's own", func(d Difference) bool {
+		return slices.Contains(budgeted, d.Path)
+	}},
 }
+
+// budgeted is what a budget may change.
+var budgeted = []string{"HostConfig.CgroupParent", "HostConfig.CpuShares", "HostConfig.Memory", "HostConfig.MemoryReservation",
+	"HostConfig.MemorySwap", "HostConfig.NanoCpus", "HostConfig.OomScoreAdj", "HostConfig.PidsLimit"}
 
 // written are mounts of the files that the supervisor makes.
 var written = regexp.MustCompile(`^(HostConfig\.)?Mounts\./`)

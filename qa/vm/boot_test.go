@@ -42,6 +42,7 @@ func TestBox(t *testing.T) {
 		run  func(*box)
 	}{
 		{"healthy", checkHealthy},
+		{"budgets hold", checkLimits},
 		{"root is sealed", checkSealed},
 		{"secure boot is on", checkSecureBoot},
 		{"pinned references resolve offline", checkReferences},

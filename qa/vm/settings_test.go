@@ -19,7 +19,8 @@ import (
 
 // TestSettings is a box that gets its configuration from the hypervisor: a
 // name, a fixed address and one admin's key. The address is the one that the
-// emulator forwards to, so that whatever answers came over it.
+// emulator forwards to, so that whatever answers came over it. Its engine then
+// has to bear what qa/engine's tests do to one.
 func TestSettings(t *testing.T) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -52,6 +53,9 @@ admin:
 	checkLogin(b, signer)
 	checkAnnounced(b)
 	checkShown(b)
+	checkEngineTests(b)
+	checkMended(b)
+	checkClock(b)
 	b.off()
 }
 

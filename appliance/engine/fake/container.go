@@ -224,7 +224,7 @@ func (e *Engine) Remove(_ context.Context, id string) error {
 func (e *Engine) Events(ctx context.Context, project string) (<-chan engine.Event, <-chan error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	w := &watcher{project: project, events: make(chan engine.Event), err: make(chan error, 1), ctx: ctx, queue: make(chan engine.Event, 1<<16)}
+	w := &watcher{project: project, events: make(chan engine.Event), err: make(chan error, 1), ctx: ctx, queue: make(chan engine.Event, 1<<12)}
 	if err := e.gone(); err != nil {
 		w.err <- err
 		return w.events, w.err
@@ -250,6 +250,9 @@ func (e *Engine) Events(ctx context.Context, project string) (<-chan engine.Even
 }
 
 func (e *Engine) emit(c *cont, action, signal string) {
+	if e.deaf {
+		return
+	}
 	if c.init {
 		// The engine tells of these too, by an id that nobody listed.
 		action = "init: " + action

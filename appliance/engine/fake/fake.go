@@ -51,6 +51,7 @@ type Engine struct {
 	behave     map[string]Behaviour
 	watchers   map[*watcher]bool
 	down       bool
+	deaf       bool // events are lost
 	seq        int
 	log        []string
 	calls      map[string]int

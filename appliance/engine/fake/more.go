@@ -59,6 +59,13 @@ func (e *Engine) RemoveForeign(name string) {
 	delete(e.foreign, name)
 }
 
+// LoseEvents makes events get lost, or not any more.
+func (e *Engine) LoseEvents(lose bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.deaf = lose
+}
+
 // ByHand is what a person does to a service's first container behind the
 // supervisor's back: "rename", "update", "remove", "pause" or "unpause".
 func (e *Engine) ByHand(service, what string) {

@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -75,6 +76,13 @@ root hash are read from its own bytes, and every block of the root is checked.`,
 func printManifest(out io.Writer, dist string, m *builder.Manifest) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "release\t%s %s\nos\t%s\nroot hash\t%s\nfactory\t%s\nfolder\t%s\n", m.Name, m.Version, m.OSVersion, m.RootHash, factoryOf(m), dist)
+	if len(m.Sizes) > 0 { // a bake of before had none
+		var names []string
+		for _, s := range m.Sizes {
+			names = append(names, s.Name)
+		}
+		fmt.Fprintf(w, "fits\t%s\n", strings.Join(names, ", "))
+	}
 	fmt.Fprintln(w, "\nPARTITION\tOFFSET\tSIZE\tUUID")
 	for _, p := range m.Partitions {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Label, show.Bytes(p.Offset), show.Bytes(p.Bytes), p.UUID)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"go.yaml.in/yaml/v4"
@@ -18,6 +19,10 @@ type Scale struct {
 	Memory, CPU, Disk int64
 	// Size is the one of the stack's sizes to keep; "" keeps none.
 	Size string
+	// Confined makes the stack run on a host that may not raise a limit of a
+	// process or protect it from the kernel's out-of-memory killer (see
+	// Confined): no ulimits, and an oom_score_adj that is not negative.
+	Confined bool
 	// Environment is added to services by name: what a stand-in shall do.
 	Environment map[string]map[string]string
 }
@@ -29,6 +34,23 @@ const (
 	// leastCPU lets a stand-in start in well under a second, in cores.
 	leastCPU = 0.1
 )
+
+// Confined reports whether this process lacks CAP_SYS_RESOURCE, and with it
+// every engine that it starts.
+func Confined() bool {
+	const sysResource = 24
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "CapEff:"); ok {
+			caps, err := strconv.ParseUint(strings.TrimSpace(v), 16, 64)
+			return err == nil && caps>>sysResource&1 == 0
+		}
+	}
+	return false
+}
 
 // Apply rewrites a Compose file. Comments and anchors are gone afterwards, so
 // it is for copies only.
@@ -74,6 +96,10 @@ func (w *scaling) service(name string, s map[string]any) {
 	w.cores(limits, "cpus", leastCPU)
 	w.cores(reserved, "cpus", 0.01)
 	w.cores(s, "cpus", leastCPU)
+	if w.Confined {
+		delete(s, "ulimits")
+		s["oom_score_adj"] = 1 // 0 would be the class's own
+	}
 	add := w.Environment[name]
 	if len(add) == 0 {
 		return
