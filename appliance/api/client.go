@@ -58,6 +58,9 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte) (*htt
 		return nil, fmt.Errorf("%w on %s: %v", ErrNoDaemon, c.socket, op.Err)
 	}
 	if err != nil {
+		if ctx.Err() == nil {
+			err = fmt.Errorf("%w on %s any more: %v", ErrNoDaemon, c.socket, err)
+		}
 		return nil, err
 	}
 	if res.StatusCode >= 300 {

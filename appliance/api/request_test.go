@@ -26,7 +26,11 @@ func answered(c Control, method, target, body string) *httptest.ResponseRecorder
 }
 
 func TestRefusedRequests(t *testing.T) {
-	many := `{"services":["` + strings.Repeat(`a","b`, 600) + `"]}`
+	var names []string
+	for i := range 1201 {
+		names = append(names, fmt.Sprint(i))
+	}
+	many := `{"services":["` + strings.Join(names, `","`) + `"]}`
 	for _, r := range []struct {
 		request, body string
 		code          int
@@ -152,9 +156,11 @@ func TestEvents(t *testing.T) {
 	if err := client.Events(t.Context(), 0, true, each); err != nil || !slices.Equal(got, []int64{1, 2, 3}) {
 		t.Errorf("%v %v", got, err)
 	}
-	err := client.Events(t.Context(), 3, true, func(status.Event) bool { return true })
-	_ = err
-	stop()
+	// The daemon's end ends a follower, who learns of it.
+	go stop()
+	if err := client.Events(t.Context(), 3, true, func(status.Event) bool { return true }); !errors.Is(err, ErrNoDaemon) {
+		t.Errorf("the daemon ended: %v", err)
+	}
 }
 
 func TestLogs(t *testing.T) {

@@ -123,7 +123,10 @@ func start(t *testing.T, c Config) (client *api.Client, console *lines, stop fun
 	if c.Data == "" {
 		c.Data = filepath.Join(dir, "data")
 	}
-	c.Socket, c.State, c.Run = filepath.Join(dir, "s"), filepath.Join(dir, "state"), filepath.Join(dir, "run")
+	if c.State == "" {
+		c.State = filepath.Join(dir, "state")
+	}
+	c.Socket, c.Run = filepath.Join(dir, "s"), filepath.Join(dir, "run")
 	c.Console = console
 	c.Notify = func(s string) { mu.Lock(); heard = append(heard, s); mu.Unlock() }
 	ctx, cancel := context.WithCancel(context.Background())

@@ -25,7 +25,7 @@ type Layers interface {
 // Containerd asks containerd, which keeps the layers of Docker's containerd
 // image store under the ids of the containers. The engine itself does not tell.
 // It makes the one call it needs in gRPC's own bytes over HTTP/2: the client
-// library would be a third of the program.
+// library would bring gRPC and all of containerd's types along.
 type Containerd struct {
 	client *http.Client
 }

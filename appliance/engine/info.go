@@ -27,5 +27,5 @@ func (d *Docker) Info(ctx context.Context) (Info, error) {
 		return Info{}, wrap("ask about the engine", err)
 	}
 	i := r.Info
-	return Info{Version: i.ServerVersion, Root: i.DockerRootDir, CgroupDriver: string(i.CgroupDriver), CgroupVersion: i.CgroupVersion}, nil
+	return Info{Version: i.ServerVersion, Root: i.DockerRootDir, CgroupDriver: i.CgroupDriver, CgroupVersion: i.CgroupVersion}, nil
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/holdfast/holdfast/appliance/status"
 )
 
-//go:generate go test -tags prom -run TestReference -update .
+//go:generate go test -run TestReference -update .
 
 var update = flag.Bool("update", false, "write golden files and the reference anew")
 
@@ -106,7 +106,7 @@ func TestLint(t *testing.T) {
 const maxPerService = 60
 
 func TestCardinality(t *testing.T) {
-	const n = 50
+	const n = 10
 	c := config(many(n, 2))
 	c.ContainerNames = true
 	per := map[string]int{}

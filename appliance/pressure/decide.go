@@ -88,9 +88,11 @@ const (
 // budgets do not get there.
 func memoryMark(total int64) int64 { return min(max(total/25, 64*mib), gib) }
 
-// diskMark is the room a disk must have: 4 %, at most 5 GiB. Below it the
-// level is High, below two and a half times as much Warn.
-func diskMark(total int64) int64 { return min(total/25, 5*gib) }
+// diskMark is the room a disk must have: a fortieth, at most 2 GiB. Below it
+// the level is High, below twice as much Warn. Volumes that are all as full as
+// their budgets allow leave more than that (compose/budget's DataReserve, less
+// the ballast).
+func diskMark(total int64) int64 { return min(total/40, 2*gib) }
 
 type level int
 
@@ -222,7 +224,7 @@ func disk(s Sample) (up, down level, text string) {
 			continue
 		}
 		mark := diskMark(d.Total)
-		u, w := by(d.Free, mark, mark*5/2)
+		u, w := by(d.Free, mark, 2*mark)
 		if u > up || text == "" {
 			text = fmt.Sprintf("%s has %s of %s left", d.Name, size(d.Free), size(d.Total))
 		}

@@ -70,8 +70,8 @@ func TestStory(t *testing.T) {
 		at(101, func(s *Sample) { s.MemoryFull = 0.9 })            // a service fights its own limit
 		at(121, func(s *Sample) { s.MemoryAvailable = 300 * mib }) // and now memory is short too
 		at(141, func(s *Sample) { s.MemoryFull, s.MemoryAvailable = 0, gib })
-		at(171, func(s *Sample) { s.Disks[0].Free = 9 * gib })
-		at(201, func(s *Sample) { s.Disks[0].Free = 3 * gib })
+		at(171, func(s *Sample) { s.Disks[0].Free = 3 * gib })
+		at(201, func(s *Sample) { s.Disks[0].Free = gib })
 		at(221, func(s *Sample) { s.Disks[0].Free = 30 * gib; s.IOFull10 = 0.7 })
 		at(261, func(s *Sample) { s.IOFull60 = 0.85 })
 		at(281, func(s *Sample) { s.IOFull10, s.IOFull60 = 0, 0 })
@@ -88,8 +88,8 @@ func TestStory(t *testing.T) {
  122 s warn memory: for 90 % of the time nothing went on for want of memory, 300 MiB are available
  124 s high memory: for 90 % of the time nothing went on for want of memory, 300 MiB are available
  152 s none : 
- 172 s warn disk: data has 9.0 GiB of 100 GiB left
- 204 s high disk: data has 3.0 GiB of 100 GiB left
+ 172 s warn disk: data has 3.0 GiB of 100 GiB left
+ 204 s high disk: data has 1.0 GiB of 100 GiB left
  232 s warn io: for 70 % of the time nothing went on because of disks
  264 s high io: for 85 % of the time nothing went on because of disks
  292 s none : 
@@ -162,7 +162,7 @@ func TestConditions(t *testing.T) {
 	if got := codes(); got != "pressure-without-psi info" {
 		t.Error(got)
 	}
-	m.set(func(s *Sample) { s.Disks[0].Free = 5 * gib })
+	m.set(func(s *Sample) { s.Disks[0].Free = 3 * gib })
 	if got := codes(); got != "disk-pressure warning, pressure-without-psi info" {
 		t.Error(got)
 	}

@@ -250,7 +250,11 @@ func (x *decision) outdated(s *Service, c *engine.Container) string {
 	if c.Labels[labelHash] != s.Hash {
 		return "its configuration changed"
 	}
-	if p := x.h.Past[s.Name]; p.Limits != nil && *p.Limits != c.Limits && !c.Limits.Reaches(*p.Limits) {
+	p := x.h.Past[s.Name]
+	if p.Broken == c.ID && !c.Up() {
+		return "it cannot start any more: " + p.Why
+	}
+	if p.Limits != nil && *p.Limits != c.Limits && !c.Limits.Reaches(*p.Limits) {
 		return driftLimits + ", and the engine cannot unset them"
 	}
 	// A one-shot of an older generation that ended must not pass for this

@@ -80,6 +80,26 @@ func TestLimitsThatCannotBeUnset(t *testing.T) {
 	})
 }
 
+// TestNetworkRemovedByHand: the containers refer to it by an id that is gone
+// for good, so they are made anew.
+func TestNetworkRemovedByHand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBox(t, stackOf(svc("db", "always", true), svc("web", "always", false, "db")))
+		b.start()
+		pass(10 * time.Second)
+		b.e.Kill("web", 1)
+		b.e.Kill("db", 1)
+		b.e.RemoveNetwork("demo_default")
+		b.e.ClearLog()
+		pass(time.Minute)
+		b.want("healthy")
+		if got := fmt.Sprint(b.e.Log()); !strings.Contains(got, "network demo_default") || strings.Count(got, "create db") != 1 || strings.Count(got, "create web") != 1 {
+			t.Errorf("calls %s", got)
+		}
+		b.stop()
+	})
+}
+
 func TestForeignContainersAreLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := stackOf(svc("db", "always", false), svc("web", "always", false))

@@ -196,7 +196,7 @@ func (x *decision) condition(s *Service, p Past, st status.Service) {
 	case st.State == "paused":
 		x.plan.Conditions = append(x.plan.Conditions, status.Condition{Code: "service-paused", Severity: "warning",
 			Text: s.Name + " was paused by hand", Remedy: "docker unpause " + st.ContainerName})
-	case p.Ended == endRetry && p.held(x.now):
+	case p.held(x.now) && p.WellSince.IsZero() && p.Ended != endGaveUp:
 		x.plan.Conditions = append(x.plan.Conditions, status.Condition{Code: "service-held", Severity: "critical",
 			Text: fmt.Sprintf("%s has failed %d times in a row since %s and is only tried every %s now, last: %s", s.Name, p.Failures,
 				p.FailingSince.UTC().Format("2006-01-02 15:04 MST"), backoffMax, p.Why),

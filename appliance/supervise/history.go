@@ -94,6 +94,9 @@ type Past struct {
 	Deps map[string]time.Time `json:"deps,omitempty"`
 	// Limits of Container as it was made; what differs was changed by hand.
 	Limits *engine.Limits `json:"limits,omitempty"`
+	// Broken is a container that cannot start any more because something it
+	// was made with, such as a network, was removed.
+	Broken string `json:"broken,omitempty"`
 	// Odd is what is not as the stack says right now.
 	Odd string `json:"odd,omitempty"`
 	// Drift is what somebody did behind our back last, and was mended.

@@ -479,6 +479,11 @@ func (s *Supervisor) settle(r result) {
 // failed counts an operation that the engine refused.
 func (s *Supervisor) failed(r result) {
 	s.h = s.h.Failed(r.op, r.err, time.Now(), s.c.Jitter)
+	if r.op.Kind == Start && errors.Is(r.err, engine.ErrNotFound) {
+		p := s.h.Past[r.op.Target] // Failed has copied the map
+		p.Broken = r.op.Container
+		s.h.Past[r.op.Target] = p
+	}
 	switch r.op.Kind {
 	case Create:
 		s.view.whole = true // the name may be one of ours that was lost sight of

@@ -18,6 +18,9 @@ const (
 	// of them is acted on: when fifty die at once, the last must not delay
 	// the first.
 	looksPerRound = 4
+	// lookTimeout bounds one look: an engine that answers each call, but
+	// slowly, must not keep the loop from its watchdog.
+	lookTimeout = time.Minute
 	// guessFor is how long the outcome of a start is taken on trust.
 	guessFor = time.Second
 	// holdersPause is the least time between two looks for foreign containers
@@ -140,6 +143,8 @@ func (v *view) drop(id string) {
 // refresh brings the view up to date. more is true where stale containers are
 // left for another round.
 func (s *Supervisor) refresh(ctx context.Context) (more bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
 	v := &s.view
 	if v.whole || time.Since(v.wholeAt) >= resync {
 		return false, s.lookAtAll(ctx)

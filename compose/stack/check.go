@@ -42,6 +42,8 @@ func (l *loading) checkProject(p *types.Project) {
 		c.hooks(s)
 		c.shares(s)
 		c.updates(s)
+		c.limits(s)
+		c.foreignNetwork(s)
 		if s.ContainerName != "" {
 			if other, ok := containers[s.ContainerName]; ok {
 				c.bad(fmt.Sprintf("%s has the same container name", other), "give each its own, or remove it", "container_name")

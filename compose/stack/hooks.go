@@ -48,6 +48,7 @@ func (c *checking) hooks(s types.ServiceConfig) {
 		init.mounts(spec)
 		init.owners(spec)
 		init.environment(spec)
+		init.limits(spec)
 		for _, k := range []string{"mac_address", "volumes_from", "network_mode"} {
 			if init.wrote(k) {
 				init.bad("an init container has the volumes and networks of its service, and no address of its own", dropIt, k)
@@ -137,8 +138,8 @@ func (c *checking) shares(s types.ServiceConfig) {
 			}
 		}
 	}
-	if s.MacAddress != "" && s.NetworkMode != "" {
-		c.bad("network_mode has no place for it", "remove one of them", "mac_address")
+	if s.MacAddress != "" && s.NetworkMode == "bridge" {
+		c.bad("network_mode bridge has no place for it", "remove one of them", "mac_address")
 	}
 	for i, link := range s.Links {
 		name, _, _ := strings.Cut(link, ":")

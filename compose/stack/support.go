@@ -177,7 +177,8 @@ func Markdown(table []Support) string {
 		}
 		fmt.Fprintf(&b, "%s: %d", state, count[state])
 	}
-	b.WriteString(" keys.\n\n| key | honoured | how, or why not | instead |\n|---|---|---|---|\n")
+	fmt.Fprintf(&b, " keys. † docker compose %s does not know it.\n\n", ComposeVersion)
+	b.WriteString("| key | honoured | how, or why not | instead |\n|---|---|---|---|\n")
 	cell := strings.NewReplacer("|", "\\|", "\n", " ")
 	for _, s := range table {
 		key := "`" + s.Key + "`"

@@ -19,10 +19,12 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/holdfast/holdfast/builder"
 	"github.com/holdfast/holdfast/builder/sandbox"
 	"github.com/holdfast/holdfast/builder/tools"
+	"github.com/holdfast/holdfast/qa/dockerd"
 )
 
 // config is what the command line says.
@@ -35,10 +37,14 @@ type config struct {
 	boots   int
 	targets bool
 	verbose bool
+	// supervise measures the supervisor, its steady state for so long.
+	supervise bool
+	steady    time.Duration
 }
 
 func main() {
 	sandbox.Child()
+	dockerd.Init()
 	var c config
 	flag.IntVar(&c.runs, "n", 3, "runs of each kind; the table shows medians")
 	flag.StringVar(&c.out, "o", "docs/results/bench.md", "the file to write")
@@ -47,6 +53,8 @@ func main() {
 	flag.StringVar(&c.version, "version", "1.0.0", "version of the release to bake")
 	flag.IntVar(&c.boots, "boots", 3, "first boots to measure; 0 for none")
 	flag.BoolVar(&c.targets, "targets", false, "measure the target formats instead, into docs/results/bench-targets.md")
+	flag.BoolVar(&c.supervise, "supervise", false, "measure the supervisor instead, into docs/results/bench-supervise.md")
+	flag.DurationVar(&c.steady, "steady", 10*time.Minute, "with -supervise: how long to watch the steady state")
 	flag.BoolVar(&c.verbose, "v", false, "show what mkosi and Packer print")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -81,8 +89,11 @@ func bench(ctx context.Context, c config) (missed bool, err error) {
 		return false, err
 	}
 	defer unlock()
-	if c.targets {
+	switch {
+	case c.targets:
 		return benchTargets(ctx, c, cache, dir)
+	case c.supervise:
+		return benchSupervise(ctx, c, cache)
 	}
 	log := io.Discard
 	if c.verbose {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build engine && prom
+//go:build engine
 
 package monitoring
 

@@ -94,7 +94,8 @@ func deploy(t *testing.T, of string) *deployment {
 	d.listen()
 	d.client = api.NewClient(filepath.Join(dir, "api.sock"))
 	args := []string{"daemon", "--engine", running.Host, "--socket", filepath.Join(dir, "api.sock"),
-		"--state", filepath.Join(dir, "state"), "--run", filepath.Join(dir, "run"), "--stack", filepath.Join(copied, "compose.yaml")}
+		"--state", filepath.Join(dir, "state"), "--run", filepath.Join(dir, "run"), "--stack", filepath.Join(copied, "compose.yaml"),
+		"--metrics-listen", ":4653", "--metrics-container-names"}
 	for ref, digest := range set.Digests() {
 		args = append(args, "--images", ref+"="+digest)
 	}

@@ -6,11 +6,14 @@ package sourcegraph
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
 
@@ -36,6 +39,7 @@ func TestComesUp(t *testing.T) {
 	d.healthy()
 	ordered(t, d, 24)
 	reach(t, d)
+	measured(t, d)
 	t.Run("every guarantee at once", func(t *testing.T) { touch(t, d, b, slice, room) })
 }
 
@@ -92,28 +96,55 @@ func ordered(t *testing.T, d *deployment, want int) {
 func reach(t *testing.T, d *deployment) {
 	t.Helper()
 	cs := d.containers()
-	for from, url := range map[string]string{
-		"caddy":                  "http://sourcegraph-frontend-0:3080/healthz",
-		"sourcegraph-frontend-0": "http://searcher-0:3181/healthz",
-		"prometheus":             "http://codeinsights-db-exporter:9187/metrics",
+	for _, c := range [][2]string{
+		{"caddy", "http://sourcegraph-frontend-0:3080/healthz"},
+		{"sourcegraph-frontend-0", "http://searcher-0:3181/healthz"},
+		{"prometheus", "http://codeinsights-db-exporter:9187/metrics"},
+		{"prometheus", "http://holdfast:4653/metrics"},
 	} {
-		if err := d.tell(cs[from], "wget", "-q", "-O", "/dev/null", url); err != nil {
-			t.Errorf("%s does not reach %s: %v", from, url, err)
+		if err := d.tell(cs[c[0]], "wget", "-q", "-O", "/dev/null", c[1]); err != nil {
+			t.Errorf("%s does not reach %s: %v", c[0], c[1], err)
+		}
+	}
+}
+
+// measured asks the daemon for what cadvisor would say: cAdvisor's names, each
+// service by the name of its container.
+func measured(t *testing.T, d *deployment) {
+	t.Helper()
+	c := http.Client{Timeout: time.Minute, Transport: &http.Transport{DialContext: running.Dial, DisableKeepAlives: true}}
+	r, err := c.Get("http://127.0.0.1:4653/metrics")
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Error(err)
+	}
+	for _, name := range d.st.Services {
+		if name == "migrator" {
+			continue
+		}
+		for _, metric := range []string{"container_memory_working_set_bytes", "container_cpu_usage_seconds_total", "container_spec_memory_limit_bytes"} {
+			if want := metric + `{name="` + name + `"} `; !strings.Contains(string(b), want) {
+				t.Errorf("there is no metric %s", want)
+			}
 		}
 	}
 }
 
 // touch lets every stand-in hold the memory its service is guaranteed, and
 // looks what the kernel says about it.
-func touch(t *testing.T, d *deployment, b *budget.Budget, slice string, room int64) {
+func touch(t *testing.T, d *deployment, b *budget.Budget, slice group, room int64) {
 	cs := d.containers()
 	for _, s := range b.Services {
 		if s.OneShot {
 			continue
 		}
-		group := filepath.Join(slice, cs[s.Name].ID)
 		// What the program itself has counts as well.
-		if more := s.Guaranteed.Memory/scale - used(t, group); more > 0 {
+		if more := s.Guaranteed.Memory/scale - slice.below(cs[s.Name].ID).used(t); more > 0 {
 			if err := d.tell(cs[s.Name], "/standin", "do", fmt.Sprintf("memory %d", more)); err != nil {
 				t.Error(err)
 			}
@@ -125,8 +156,8 @@ func touch(t *testing.T, d *deployment, b *budget.Budget, slice string, room int
 			continue
 		}
 		s, _ := b.Service(name)
-		group := filepath.Join(slice, c.ID)
-		n := used(t, group)
+		g := slice.below(c.ID)
+		n := g.used(t)
 		sum += n
 		// A stand-in's own memory shrinks a little when it is idle.
 		if want := s.Guaranteed.Memory / scale; n < want-want/16-1<<20 {
@@ -135,11 +166,11 @@ func touch(t *testing.T, d *deployment, b *budget.Budget, slice string, room int
 		if !c.Up() || c.OOMKilled {
 			t.Errorf("%s is %s, killed for memory: %t", name, c.State, c.OOMKilled)
 		}
-		if n := value(t, group, "memory.oom_control", "oom_kill"); n != 0 {
+		if n := g.killed(t); n != 0 {
 			t.Errorf("the kernel killed %d processes of %s", n, name)
 		}
 	}
-	if n := value(t, slice, "memory.oom_control", "oom_kill"); n != 0 {
+	if n := slice.killed(t); n != 0 {
 		t.Errorf("the kernel killed %d processes of the group", n)
 	}
 	t.Logf("23 services hold %.2f GiB of the %.2f GiB there are", float64(sum)/float64(gib), float64(room)/float64(gib))
@@ -154,41 +185,53 @@ func touch(t *testing.T, d *deployment, b *budget.Budget, slice string, room int
 	}
 }
 
+// group is a control group's folder, and the words of its version.
+type group struct {
+	dir                          string
+	limit, unlimited, held, ooms string
+}
+
 // limit gives the control group of all containers so many bytes of memory
-// and no more, and returns its folder.
-func limit(t *testing.T, bytes int64) string {
+// and no more.
+func limit(t *testing.T, bytes int64) group {
 	t.Helper()
-	dir := filepath.Join("/sys/fs/cgroup/memory", running.Cgroup())
-	if _, err := os.Stat("/sys/fs/cgroup/memory"); err != nil {
-		t.Skip("this test reads control groups of version 1")
+	g := group{dir: filepath.Join("/sys/fs/cgroup/memory", running.Cgroup()),
+		limit: "memory.limit_in_bytes", unlimited: "-1", held: "total_rss", ooms: "memory.oom_control"}
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
+		g = group{dir: filepath.Join("/sys/fs/cgroup", running.Cgroup()),
+			limit: "memory.max", unlimited: "max", held: "anon", ooms: "memory.events"}
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(g.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	set := func(n int64) error {
-		return os.WriteFile(filepath.Join(dir, "memory.limit_in_bytes"), []byte(strconv.FormatInt(n, 10)), 0o644)
-	}
-	if err := set(bytes); err != nil {
+	set := func(n string) error { return os.WriteFile(filepath.Join(g.dir, g.limit), []byte(n), 0o644) }
+	if err := set(strconv.FormatInt(bytes, 10)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := set(-1); err != nil {
+		if err := set(g.unlimited); err != nil {
 			t.Error(err)
 		}
 	})
-	return dir
+	return g
+}
+
+// below is the group of a container.
+func (g group) below(id string) group {
+	g.dir = filepath.Join(g.dir, id)
+	return g
 }
 
 // used is the memory a control group cannot give back: what programs hold,
 // without the page cache.
-func used(t *testing.T, group string) int64 {
-	t.Helper()
-	return value(t, group, "memory.stat", "total_rss")
-}
+func (g group) used(t *testing.T) int64 { return g.value(t, "memory.stat", g.held) }
 
-func value(t *testing.T, group, file, key string) int64 {
+// killed is how many processes the kernel ended for want of memory.
+func (g group) killed(t *testing.T) int64 { return g.value(t, g.ooms, "oom_kill") }
+
+func (g group) value(t *testing.T, file, key string) int64 {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(group, file))
+	b, err := os.ReadFile(filepath.Join(g.dir, file))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,6 +244,6 @@ func value(t *testing.T, group, file, key string) int64 {
 			return n
 		}
 	}
-	t.Fatalf("%s of %s has no %s", file, group, key)
+	t.Fatalf("%s of %s has no %s", file, g.dir, key)
 	return 0
 }

@@ -96,6 +96,9 @@ func (e *Engine) start(c *cont) error {
 	if c.init {
 		b = Behaviour{ExitAfter: max(b.InitTakes, time.Millisecond), ExitCode: b.InitCode}
 	}
+	if c.orphan {
+		return fmt.Errorf("start: %w: network 0123abcd not found", engine.ErrNotFound)
+	}
 	if b.StartFails == nil {
 		b.StartFails = e.taken(c)
 	}

@@ -61,9 +61,10 @@ type Engine struct {
 
 type cont struct {
 	engine.Container
-	spec engine.Spec
-	run  int  // guards timers of an earlier run
-	init bool // an init container: not listed
+	spec   engine.Spec
+	run    int  // guards timers of an earlier run
+	orphan bool // its network is gone
+	init   bool // an init container: not listed
 }
 
 type watcher struct {
@@ -233,6 +234,17 @@ func (e *Engine) HasImage(_ context.Context, ref string) (bool, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.images[ref], e.gone()
+}
+
+// RemoveNetwork is a person's docker network rm. A container that was made
+// with it cannot start again, whether or not it comes back.
+func (e *Engine) RemoveNetwork(name string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.networks, name)
+	for _, c := range e.containers {
+		c.orphan = true
+	}
 }
 
 // AddImage makes ref resolve.
