@@ -64,6 +64,7 @@ func topLines(t status.Top, r status.Report, columns int) []string {
 		{0, []string{"CLASS", "VOLUMES", "READ", "WRITE", "THROTTLED", "PIDS"}}} {
 		rows := serviceRows(t, p.bar, p.drop)
 		if len([]rune(rows[0])) <= columns || p.bar == 0 && len(p.drop) == 6 {
+			rows[0] = strings.TrimRight(rows[0], " ")
 			return append(lines, rows...)
 		}
 	}

@@ -25,7 +25,7 @@ func eventsVerb(o *options) *cobra.Command {
 	var follow, asJSON bool
 	lines := tailFlag(tailDefault)
 	c := &cobra.Command{
-		Use:   "events [-f] [--tail N] [SERVICE...]",
+		Use: "events [-f] [--tail N] [SERVICE...]", DisableFlagsInUseLine: true,
 		Short: "Show what the supervisor did and saw, and why",
 		Long: `Show what the supervisor did and saw, and why: of the services named, or of all.
 The newest 4096 events of this run of the daemon are there, and some from before

@@ -24,7 +24,7 @@ func logsVerb(o *options) *cobra.Command {
 	var since string
 	var follow bool
 	c := &cobra.Command{
-		Use:   "logs [-f] [--tail N] [--since TIME] [SERVICE...]",
+		Use: "logs [-f] [--tail N] [--since TIME] [SERVICE...]", DisableFlagsInUseLine: true,
 		Short: "Show what services wrote to their logs",
 		Long: `Show what services wrote to their logs: those named, or all of them, line by
 line in the order of their times. Without --tail or --since these are the newest

@@ -31,26 +31,9 @@ func (o *options) client() *api.Client { return api.NewClient(o.socket) }
 // Execute runs the command line and returns the exit code; an error is one
 // line on stderr.
 func Execute(ctx context.Context, std IO, args []string) int {
-	o := &options{io: std}
-	root := &cobra.Command{
-		Use:           "holdfast",
-		Short:         "Look after the stack of this box",
-		Long:          "holdfast runs and looks after the stack of this box.\n\n" + ExitHelp,
-		SilenceErrors: true, SilenceUsage: true,
-		Args:              noArgs,
-		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
-		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
-	}
-	root.SetOut(std.Out)
-	root.SetErr(std.Err)
+	cobra.EnableCommandSorting = false // what one needs most comes first
+	root := newRoot(&options{io: std})
 	root.SetArgs(args)
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return exit(ExitUsage, "%v; see %s --help", err, c.CommandPath())
-	})
-	root.PersistentFlags().StringVar(&o.socket, "socket", api.Socket, "API socket of the daemon")
-	root.AddCommand(statusVerb(o), topVerb(o), logsVerb(o), eventsVerb(o), planVerb(o), restartVerb(o), stopVerb(o), startVerb(o), waitHealthyVerb(o),
-		stopStackVerb(o), startStackVerb(o), configVerb(o), dataVerb(o), doctorVerb(o), daemonVerb(o), firstbootVerb(o), screenVerb(o))
-	root.SetHelpCommand(&cobra.Command{Hidden: true})
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return ExitOK
@@ -75,6 +58,42 @@ func Execute(ctx context.Context, std IO, args []string) int {
 	}
 	fmt.Fprintf(std.Err, "holdfast: %v\n", err)
 	return code
+}
+
+// newRoot is the whole command line.
+func newRoot(o *options) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "holdfast",
+		Short:         "Look after the stack of this box",
+		Long:          "holdfast runs and looks after the stack of this box.\n\n" + ExitHelp,
+		SilenceErrors: true, SilenceUsage: true,
+		Args:              noArgs,
+		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+	}
+	root.SetOut(o.io.Out)
+	root.SetErr(o.io.Err)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return exit(ExitUsage, "%v; see %s --help", err, c.CommandPath())
+	})
+	root.PersistentFlags().StringVar(&o.socket, "socket", api.Socket, "API socket of the daemon")
+	for _, g := range []struct {
+		id, title string
+		verbs     []*cobra.Command
+	}{
+		{"look", "See how the box is:", []*cobra.Command{statusVerb(o), topVerb(o), logsVerb(o), eventsVerb(o), planVerb(o), configVerb(o), dataVerb(o), doctorVerb(o)}},
+		{"act", "Do something:", []*cobra.Command{restartVerb(o), stopVerb(o), startVerb(o), waitHealthyVerb(o)}},
+		{"box", "What the box itself runs:", []*cobra.Command{daemonVerb(o), stopStackVerb(o), startStackVerb(o), firstbootVerb(o), screenVerb(o)}},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
+		for _, v := range g.verbs {
+			v.GroupID = g.id
+			root.AddCommand(v)
+		}
+	}
+	root.SetHelpCommand(&cobra.Command{Hidden: true})
+	root.SetHelpCommandGroupID("look") // or the help would have a heading for it
+	return root
 }
 
 // usageError marks what cobra says about arguments.

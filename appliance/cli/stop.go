@@ -10,8 +10,7 @@ import (
 
 func stopVerb(o *options) *cobra.Command {
 	return operationVerb(o, api.Stop, "Stop services, or the whole stack",
-		`Stop the services named, or the whole stack in reverse order where none is
-named. A service that is stopped by name stays stopped, over restarts of the
-daemon and reboots of the machine, until holdfast start. The whole stack stays
-stopped until holdfast start or the next start of the daemon.`)
+		`Stop the services named, or the whole stack where none is named: those that
+depend on others first, each with its own grace. They stay stopped, over
+restarts of the daemon and reboots of the machine, until holdfast start.`)
 }

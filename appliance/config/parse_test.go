@@ -201,10 +201,13 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("hostname: box1\nnetwork: {addresses: [10.0.0.5/24], gateways: [10.0.0.1]}\nntp: [a.example]\nproxy: {http: 'http://u:p@h:1', no_proxy: ['*.a']}\n"))
 	f.Add([]byte("admin: {ssh_keys: ['" + sshLine + "']}\nsize: M\nregistry_mirrors: [{registry: docker.io, mirrors: [https://a.example]}]\ndata: {disk: none}\n"))
 	f.Add([]byte("metrics: {listen: ':1', users: [{name: a, password_hash: '" + hash + "'}], insecure: true}\n"))
+	f.Add([]byte("\r00"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, problems := Parse("f", data)
+		// All that YAML takes for the end of a line.
+		lines := 1 + len(regexp.MustCompile("[\n\r\u0085\u2028\u2029]").FindAllIndex(data, -1))
 		for _, p := range problems {
-			if p.Text == "" || p.Mend == "" || p.Line < 0 || p.Line > 1+strings.Count(string(data), "\n") || strings.Contains(p.String(), "\n") {
+			if p.Text == "" || p.Mend == "" || p.Line < 0 || p.Line > lines || strings.Contains(p.String(), "\n") {
 				t.Fatalf("problem %#v", p)
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -220,10 +221,45 @@ func mountedVolumes(st *stack.Stack) map[string][]string {
 	return out
 }
 
+// confinable is b as far as an engine can honour it. A process without
+// CAP_SYS_RESOURCE, as in most containers, can't give another one an OOM score
+// below its own, and containers that ask for one don't start. The engine is
+// taken to have what the daemon has; on a box both have all.
+func (d *Daemon) confinable(b *budget.Budget) *budget.Budget {
+	if b == nil || d.box || !confined(d.c.Root) || !slices.ContainsFunc(b.Services, func(s budget.Service) bool { return s.OOMScoreAdj < 0 }) {
+		return b
+	}
+	d.setOther("oom", []status.Condition{{Code: "oom-protection-observed", Severity: "info",
+		Text:   "critical services are not protected from the kernel's OOM killer: this host does not let processes be protected",
+		Remedy: "nothing, or run engine and supervisor with CAP_SYS_RESOURCE; a Holdfast box does it"}})
+	c := *b
+	c.Services = slices.Clone(b.Services)
+	for i := range c.Services {
+		c.Services[i].OOMScoreAdj = max(0, c.Services[i].OOMScoreAdj)
+	}
+	return &c
+}
+
+// confined says whether this process lacks CAP_SYS_RESOURCE (bit 24,
+// capabilities(7)); not where that can't be read.
+func confined(root string) bool {
+	b, err := os.ReadFile(filepath.Join("/", root, "proc/self/status"))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "CapEff:"); ok {
+			caps, err := strconv.ParseUint(strings.TrimSpace(v), 16, 64)
+			return err == nil && caps>>24&1 == 0
+		}
+	}
+	return false
+}
+
 // translated is what the supervisor runs.
 func (d *Daemon) translated(f *Found, gen int, b *budget.Budget, secrets map[string]string) (*supervise.Desired, error) {
 	return supervise.Translate(f.Stack.Project, f.Stack.Services, supervise.Options{
 		Generation: gen, FilesDir: filepath.Join(d.c.State, "supervise", "files"), SecretFiles: secrets,
-		Budget: b, Extensions: f.Stack.Extensions, Slices: d.slices(),
+		Budget: d.confinable(b), Extensions: f.Stack.Extensions, Slices: d.slices(),
 	})
 }

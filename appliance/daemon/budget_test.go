@@ -185,3 +185,26 @@ func TestBoxMetrics(t *testing.T) {
 		}
 	}
 }
+
+// TestConfinedHost: without CAP_SYS_RESOURCE nothing is given an OOM score
+// below 0, and that is said.
+func TestConfinedHost(t *testing.T) {
+	for caps, want := range map[string]bool{"000001fffeffffff": true, "000001ffffffffff": false, "x": false} {
+		root := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(root, "proc/self"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, "proc/self/status"), []byte("Name:\tholdfast\nCapEff:\t"+caps+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		e := fake.New()
+		client, _, stop := start(t, Config{Root: root, Engine: e, Find: found{f: budgeted(t, "1G")}})
+		r := await(t, client, "healthy")
+		c, _ := e.Get("db")
+		score := e.Spec(c.ID).Host.OomScoreAdj
+		if (condition(r, "oom-protection-observed").Code != "") != want || (score < 0) == want {
+			t.Errorf("capabilities %s: score %d, %+v", caps, score, r.Conditions)
+		}
+		stop()
+	}
+}

@@ -217,6 +217,7 @@ func (d *Daemon) supervisor(ctx context.Context, desired *supervise.Desired, j *
 	c := supervise.Config{
 		Engine: d.c.Engine, Desired: desired, Journal: j, Boot: d.facts.BootID, Jitter: rand.Float64,
 		Publish: d.publish, Alive: d.alive, AliveEvery: d.c.AliveEvery, Event: d.ring.add,
+		Stuck: func(container string) { d.ops.Go(func() { d.stuck(ctx, container) }) },
 	}
 	wake := func() {
 		d.mu.Lock()

@@ -219,6 +219,13 @@ func (d *Daemon) watchPressure(ctx context.Context, rooms func() []pressure.Room
 		}
 	}
 	w = pressure.New(c)
+	// Watched and well is not the same as not watched.
+	d.update(func(r *status.Report) bool {
+		if r.Pressure == nil {
+			r.Pressure = &status.PressureState{Level: pressure.None}
+		}
+		return true
+	})
 	d.ops.Go(func() {
 		w.Run(ctx)
 		if end != nil {

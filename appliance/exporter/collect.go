@@ -192,8 +192,6 @@ func (e *emitter) engine(r status.Report) {
 }
 
 func (e *emitter) work(w status.Work) {
-	e.put(engineCalls, float64(w.EngineCalls))
-	e.put(engineErrors, float64(w.EngineErrors))
 	buckets := map[float64]uint64{}
 	for i, le := range status.WorkBuckets() {
 		if i < len(w.Buckets) {

@@ -45,11 +45,9 @@ var (
 
 // The engine and the supervisor's own work.
 var (
-	engineUp     = gauge("holdfast_engine_up", "1 while the container engine answers within its deadline.")
-	engineMends  = counter("holdfast_engine_mends_total", "Times the supervisor restarted the container engine since the daemon started.")
-	engineCalls  = counter("holdfast_engine_calls_total", "Requests to the container engine since the daemon started.")
-	engineErrors = counter("holdfast_engine_call_errors_total", "Requests to the container engine that failed or ran into their deadline.")
-	reconcile    = gauge("holdfast_reconcile_duration_seconds", "Time that one turn of the supervisor's loop took (histogram).")
+	engineUp    = gauge("holdfast_engine_up", "1 while the container engine answers within its deadline.")
+	engineMends = counter("holdfast_engine_mends_total", "Times the supervisor restarted the container engine since the daemon started.")
+	reconcile   = gauge("holdfast_reconcile_duration_seconds", "Time that one turn of the supervisor's loop took (histogram).")
 )
 
 // The machine.

@@ -75,7 +75,6 @@ func config(r status.Report, u status.Usage) Config {
 			var w status.Work
 			w.Took(4 * time.Millisecond)
 			w.Took(time.Second)
-			w.EngineCalls, w.EngineErrors = 12, 1
 			return w
 		},
 		Now: func() time.Time { return noon }}

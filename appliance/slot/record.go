@@ -32,7 +32,7 @@ var hashShape = regexp.MustCompile(`^[0-9a-f]{64}$`)
 // Load reads the record below root. A box that has none gives an error that
 // is fs.ErrNotExist.
 func Load(root string) (Record, error) {
-	name := filepath.Join(root, Path)
+	name := filepath.Join("/", root, Path)
 	f, err := os.Open(name)
 	if err != nil {
 		return Record{}, err
@@ -107,7 +107,7 @@ func Save(root string, rec Record) error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(filepath.Join(root, Path), append(data, '\n'), 0o644)
+	return durable.WriteFile(filepath.Join("/", root, Path), append(data, '\n'), 0o644)
 }
 
 // Missing says whether err from Load means that there is no record yet.

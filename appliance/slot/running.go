@@ -29,6 +29,7 @@ type Root struct {
 // following the kernel from the mount to its device-mapper device to the
 // partition under it. Names on a second disk can't mislead it.
 func Running(root string) (Root, error) {
+	root = filepath.Join("/", root) // wherever this process works
 	hash, err := commandLineHash(root)
 	if err != nil {
 		return Root{}, err

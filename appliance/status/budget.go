@@ -83,10 +83,6 @@ type Work struct {
 	// Buckets counts the turns that took at most so many seconds, by
 	// WorkBuckets and in its order; each counts the ones before it too.
 	Buckets []uint64 `json:"buckets"`
-	// EngineCalls counts requests to the engine, EngineErrors those that
-	// failed or ran into their deadline.
-	EngineCalls  uint64 `json:"engine_calls"`
-	EngineErrors uint64 `json:"engine_errors"`
 }
 
 // WorkBuckets are the upper bounds of Work.Buckets in seconds.

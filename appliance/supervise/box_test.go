@@ -105,9 +105,9 @@ func (b *box) prepare() {
 		Engine: b.engine, Desired: b.d, Journal: j, Boot: b.boot, Jitter: func() float64 { return 0.5 },
 		Publish:    func(p Plan) { b.mu.Lock(); b.last = p; b.mu.Unlock() },
 		Alive:      func() { b.mu.Lock(); b.alive++; b.mu.Unlock() },
-		AliveEvery: 30 * time.Second,
-		Pressure:   func() Pressure { b.mu.Lock(); defer b.mu.Unlock(); return b.pressure },
-		Event:      func(e status.Event) { b.mu.Lock(); b.events = append(b.events, e); b.mu.Unlock() },
+		AliveEvery: 30 * time.Second, Processors: 1,
+		Pressure: func() Pressure { b.mu.Lock(); defer b.mu.Unlock(); return b.pressure },
+		Event:    func(e status.Event) { b.mu.Lock(); b.events = append(b.events, e); b.mu.Unlock() },
 	})
 	if err != nil {
 		b.t.Fatal(err)

@@ -6,10 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
-
-	"github.com/moby/moby/api/types/mount"
 
 	"github.com/holdfast/holdfast/appliance/engine"
 	"github.com/holdfast/holdfast/compose/stack"
@@ -19,7 +16,8 @@ import (
 // pure, and idempotent in this sense: while an operation is Busy, or when
 // nothing happened, it asks for nothing twice. h must be Advanced to o.
 func Decide(d *Desired, o Observed, h History, now time.Time) Plan {
-	x := &decision{d: d, o: o, h: h, now: now, heal: h.heal}
+	x := &decision{d: d, o: o, h: h, now: now}
+	x.plan.heal = h.heal
 	if o.Stopping {
 		x.stopAll()
 	} else {
@@ -27,6 +25,7 @@ func Decide(d *Desired, o Observed, h History, now time.Time) Plan {
 		for i := range d.Services {
 			x.service(&d.Services[i])
 		}
+		x.heal()
 		x.orphans()
 		x.shedWake()
 	}
@@ -34,7 +33,6 @@ func Decide(d *Desired, o Observed, h History, now time.Time) Plan {
 		x.describe(&d.Services[i])
 	}
 	x.stack()
-	x.plan.heal = x.heal
 	return x.plan
 }
 
@@ -46,9 +44,10 @@ type decision struct {
 	plan Plan
 	// blocked is what stands in the way of every container, "" if nothing.
 	blocked string
-	// heal is the throttle, throttled who waits for it.
-	heal      bucket
-	throttled []string
+	// healing are restarts that the throttle may hold back, throttled is how
+	// many of them it does.
+	healing   []healing
+	throttled int
 }
 
 func (x *decision) add(op Op) {
@@ -184,67 +183,6 @@ func (x *decision) keepAway(s *Service, c *engine.Container, extra []engine.Cont
 
 func engineUp(c engine.Container) bool { return c.Up() }
 
-func (s *Service) dependsOn(name string) bool {
-	return slices.ContainsFunc(s.DependsOn, func(d Dependency) bool { return d.Service == name })
-}
-
-// replaced reports whether the container that is to stay can do without the
-// others: always, but while a start-first update waits for the new one.
-func (x *decision) replaced(s *Service, c *engine.Container) bool {
-	if c == nil || c.Name != s.next() {
-		return true
-	}
-	return c.State == "running" && (c.Health == "healthy" || c.Health == "none" && x.ranFor(c, settle))
-}
-
-// ranFor reports whether a container has run for d, and looks again when it has.
-func (x *decision) ranFor(c *engine.Container, d time.Duration) bool {
-	at := c.Started.Add(d)
-	if at.After(x.now) && !c.Started.After(x.now) { // else the clock was set back
-		x.plan.wake(at)
-		return false
-	}
-	return true
-}
-
-// replace makes way for a new container, or makes it before the old one goes.
-func (x *decision) replace(s *Service, c *engine.Container, why string) {
-	if c.State != "running" || !s.startFirst(c) {
-		x.discard(s.Name, *c, s.Grace, why)
-		return
-	}
-	if x.blocked == "" {
-		x.add(Op{Kind: Create, Target: s.Name, Name: s.next(), Because: why + "; it is started before the old one ends"})
-	}
-}
-
-// startFirst reports whether two containers of the service may run side by
-// side for a moment: they must share nothing that they write or that only
-// one can have.
-func (s *Service) startFirst(c *engine.Container) bool {
-	if s.Update != StartFirst || s.OneShot || len(s.hostPorts()) > 0 || s.Spec.Host.NetworkMode.IsHost() {
-		return false
-	}
-	for _, m := range s.Spec.Host.Mounts {
-		if !m.ReadOnly && m.Type != mount.TypeTmpfs {
-			return false
-		}
-	}
-	for _, b := range s.Spec.Host.Binds {
-		opts := b[strings.LastIndexByte(b, ':')+1:]
-		if !slices.Contains(strings.Split(opts, ","), "ro") {
-			return false
-		}
-	}
-	for target := range c.Volumes {
-		if !slices.ContainsFunc(s.Spec.Host.Mounts, func(m mount.Mount) bool { return m.Target == target }) &&
-			!slices.ContainsFunc(s.Spec.Host.Binds, func(b string) bool { return strings.Contains(b, ":"+target+":") }) {
-			return false // the image's own volume, which is read-write
-		}
-	}
-	return true
-}
-
 // outdated says why a container must be replaced, or "".
 func (x *decision) outdated(s *Service, c *engine.Container) string {
 	if c.Labels[labelHash] != s.Hash {
@@ -296,10 +234,9 @@ func (x *decision) start(s *Service, p Past, c *engine.Container) {
 	case !p.Asked.IsZero():
 		op.Because = "a restart was asked for"
 	case p.Ended == endRetry:
-		if !x.allow(s, p) {
-			return
-		}
 		op.Because = p.Why
+		x.restart(op, p)
+		return
 	}
 	x.add(op)
 }
@@ -323,8 +260,8 @@ func (x *decision) tend(s *Service, p Past, c *engine.Container) {
 	if c.Health == "unhealthy" && s.Restart.Mode != "no" && p.Ended != endGaveUp {
 		// Not while what it depends on is away: that may be why, and it
 		// could not start again.
-		if x.waitsFor(s) == "" && x.ready(s.Name) && x.allow(s, p) {
-			x.add(Op{Kind: RestartOp, Target: s.Name, Container: c.ID, Grace: s.Grace, Cause: causeUnhealthy, Because: p.Why})
+		if x.waitsFor(s) == "" && x.ready(s.Name) {
+			x.restart(Op{Kind: RestartOp, Target: s.Name, Container: c.ID, Grace: s.Grace, Cause: causeUnhealthy, Because: p.Why}, p)
 		}
 		return
 	}
@@ -346,74 +283,6 @@ func (x *decision) tend(s *Service, p Past, c *engine.Container) {
 	}
 }
 
-// askedBefore reports whether a dependency's restart was asked for too and has
-// yet to come: it goes first.
-func (x *decision) askedBefore(s *Service) bool {
-	return slices.ContainsFunc(s.DependsOn, func(d Dependency) bool { return !x.h.Past[d.Service].Asked.IsZero() })
-}
-
-// waitsFor names the first dependency that is not ready, or "".
-func (x *decision) waitsFor(s *Service) string {
-	for _, dep := range s.DependsOn {
-		if why := x.unmet(dep); why != "" {
-			return why
-		}
-	}
-	return ""
-}
-
-// unmet says what a dependency still lacks, or "".
-func (x *decision) unmet(dep Dependency) string {
-	s := x.d.service(dep.Service)
-	if s == nil {
-		return ""
-	}
-	p := x.h.Past[s.Name]
-	c, _ := x.o.pick(s)
-	if p.completed(s, x.d.Generation) && dep.Condition != Healthy {
-		return ""
-	}
-	if !dep.Required && (p.Ended == endGaveUp || p.Failures >= crashLoopAt || p.away() != "") {
-		return ""
-	}
-	why := ""
-	switch {
-	case dep.Condition == Completed:
-		why = "waits for " + s.Name + " to complete"
-	case c == nil || !c.Up() || c.Labels[labelHash] != s.Hash || x.hooked(s, c) || x.ending(s):
-		why = "waits for " + s.Name + " to start"
-		if dep.Condition == Healthy {
-			why = "waits for " + s.Name + " to be healthy"
-		}
-	case dep.Condition == Healthy && c.Health != "healthy" && c.Health != "none":
-		why = "waits for " + s.Name + " to be healthy"
-	}
-	switch {
-	case why == "":
-	case p.away() != "":
-		why += ", which is " + p.away()
-	case p.held(x.now):
-		why += ", which is held"
-	}
-	return why
-}
-
-// hooked reports whether a container that runs has not started yet, in that
-// its post_start hooks have not all ended.
-func (x *decision) hooked(s *Service, c *engine.Container) bool {
-	return len(s.Hooks.PostStart) > 0 && x.h.Past[s.Name].PostStart == c.ID
-}
-
-// ending reports whether a service's container is about to go, or may have
-// gone already.
-func (x *decision) ending(s *Service) bool {
-	switch x.o.Busy[s.Name] {
-	case Stop, RestartOp, Remove, Look:
-		return true
-	}
-	return false
-}
-
 // orphans removes containers of services the stack no longer has: old and
 // new must not run side by side.
 func (x *decision) orphans() {
@@ -428,31 +297,4 @@ func (x *decision) orphans() {
 			}
 		}
 	}
-}
-
-// stopAll stops services in reverse order, each once nothing that depends on
-// it runs any more, so that a database closes after its last client.
-func (x *decision) stopAll() {
-	for i := len(x.d.Services) - 1; i >= 0; i-- {
-		s := &x.d.Services[i]
-		if x.dependentRuns(s.Name) {
-			continue
-		}
-		for _, c := range x.o.Services[s.Name] {
-			if c.Up() && x.ready(s.Name) {
-				x.add(Op{Kind: Stop, Target: s.Name, Container: c.ID, Grace: s.Grace, Because: "the stack is being stopped"})
-				break
-			}
-		}
-	}
-}
-
-func (x *decision) dependentRuns(name string) bool {
-	for i := range x.d.Services {
-		s := &x.d.Services[i]
-		if s.dependsOn(name) && slices.ContainsFunc(x.o.Services[s.Name], engineUp) {
-			return true
-		}
-	}
-	return false
 }

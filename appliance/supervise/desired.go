@@ -2,8 +2,9 @@
 
 // Package supervise runs one stack on one engine: it creates what the Compose
 // file describes, starts it in order, restarts what fails or is unhealthy, and
-// says why. Observe -> decide -> act: observe.go and act.go do all the I/O,
-// decide.go is pure and returns a Plan that prints itself.
+// says why. Observe -> decide -> act: observe.go, view.go and act.go talk to the
+// engine, history.go and decide.go are pure and return a Plan that prints
+// itself.
 //
 // Its inputs are a checked Compose project, images that the engine already
 // resolves by digest, and the engine's events. It refuses a stack with a key

@@ -77,6 +77,8 @@ func TestDamagedHistoryIsPutAside(t *testing.T) {
 
 func FuzzHistory(f *testing.F) {
 	f.Add([]byte(`{"format":1,"boot":"b","past":{"web":{"failures":3}}}`))
+	f.Add([]byte(`{"format":1,"boot":"b","shed_change":"2999-01-01T00:00:00Z","past":{"web":{"container":"id-web","shed":{"at":"2999-01-01T00:00:00Z"},"failing_since":"2999-01-01T00:00:00Z","failures":99}}}`))
+	f.Add([]byte(`{"format":1,"boot":"b","past":{"web":{"ended":"retry","failures":-3,"attempts":-9,"not_before":"2999-01-01T00:00:00Z","limits":{"memory":-1},"asked":"2999-01-01T00:00:00Z","broken":"id-web"},"db":{"stopped":"2999-01-01T00:00:00Z"}}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := parseHistory(b)
 		if err != nil {
@@ -84,7 +86,8 @@ func FuzzHistory(f *testing.F) {
 		}
 		// Whatever it holds, the supervisor must be able to go on from it.
 		d := demo()
-		o := Observed{Boot: "b", Services: map[string][]engine.Container{"web": {is(d, "web", "exited", "none")}}}
+		o := Observed{Boot: "b", Services: map[string][]engine.Container{"db": {is(d, "db", "running", "unhealthy")}, "web": {is(d, "web", "exited", "none")}},
+			Networks: map[string]bool{"demo_default": true}, Volumes: map[string]bool{"demo_data": true}, Pressure: Pressure{Level: "none", Since: noon}}
 		h, _ = Advance(d, o, h, noon, func() float64 { return 0 })
 		if p := Decide(d, o, h, noon); !p.Next.IsZero() && p.Next.After(noon.Add(24*365*time.Hour)) {
 			t.Errorf("sleeps until %s", p.Next)

@@ -142,7 +142,7 @@ func (x *decision) settled(p Past, c *engine.Container) bool {
 
 // stack sums up, and turns what needs attention into conditions.
 func (x *decision) stack() {
-	well, bad, up := 0, 0, 0
+	well, bad, up, asked := 0, 0, 0, 0
 	for i, st := range x.plan.Services {
 		p := x.h.Past[st.Name]
 		s := &x.d.Services[i]
@@ -153,13 +153,16 @@ func (x *decision) stack() {
 		switch {
 		case st.State == "completed", st.State == "running" && st.Reason == "":
 			well++
+		case !p.Stopped.IsZero() && !isUp:
+			asked++
 		case p.Ended == endGaveUp || p.Failures >= crashLoopAt:
 			bad++
 		}
 		x.condition(s, p, st)
 	}
 	switch {
-	case x.o.Stopping && up == 0:
+	// An admin who stopped all of it needs no alarm.
+	case x.o.Stopping && up == 0, asked > 0 && up == 0 && well+asked == len(x.plan.Services):
 		x.plan.Stack = "stopped"
 	case x.o.Stopping:
 		x.plan.Stack = "stopping"

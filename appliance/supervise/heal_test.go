@@ -3,13 +3,17 @@
 package supervise
 
 import (
+	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/holdfast/holdfast/appliance/engine/fake"
+	"github.com/holdfast/holdfast/appliance/probe"
+	"github.com/holdfast/holdfast/compose/stack"
 )
 
 // TestCrashLoopIsCheap lets 50 services crash for two minutes: at most three
@@ -251,6 +255,117 @@ func TestRestartCausesAreCounted(t *testing.T) {
 		}
 		if w.RestartsBy["dependency"] != 1 || w.RestartsBy["drift"] != 2 || w.RestartsBy["exit"] != 1 || w.RestartsBy["unhealthy"] == 0 || sum != w.Restarts {
 			t.Errorf("web: %d %v", w.Restarts, w.RestartsBy)
+		}
+		b.stop()
+	})
+}
+
+// prober gives what the test says.
+type prober struct {
+	mu      sync.Mutex
+	targets []probe.Target
+	health  string
+}
+
+func (p *prober) Set(targets []probe.Target) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.targets = targets
+}
+
+func (p *prober) Results() map[string]probe.Result {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := map[string]probe.Result{}
+	for _, t := range p.targets {
+		out[t.Container] = probe.Result{Health: p.health, Output: "http :80/: answered 503",
+			Checks: []probe.Check{{Health: p.health, Output: "answered 503"}}}
+	}
+	return out
+}
+
+func (p *prober) say(health string, b *box) {
+	p.mu.Lock()
+	p.health = health
+	p.mu.Unlock()
+	b.sup.Wake()
+}
+
+// TestProbesCountLikeHealthChecks: both must be good, and either makes a
+// service unhealthy.
+func TestProbesCountLikeHealthChecks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		web := svc("web", "always", true)
+		web.Probes = []stack.Probe{{Kind: "http", Port: 80, Path: "/"}}
+		b := newBox(t, stackOf(web, svc("edge", "always", false, "web:healthy")))
+		p := &prober{health: "starting"}
+		b.prepare()
+		b.sup.c.Probes = p
+		b.run()
+		pass(10 * time.Second)
+		if s := b.state("web"); s.Health != "starting" || len(s.Probes) != 1 || b.state("edge").State == "running" {
+			t.Errorf("%+v, edge %+v", s, b.state("edge"))
+		}
+		p.say("healthy", b)
+		pass(time.Second)
+		b.want("healthy")
+		b.e.ClearLog()
+		p.say("unhealthy", b)
+		synctest.Wait()
+		p.say("starting", b)
+		pass(time.Second)
+		if got := fmt.Sprint(b.e.Log()); got != "[restart web]" {
+			t.Errorf("calls %s", got)
+		}
+		if !strings.Contains(b.journal(), "unhealthy: http :80/: answered 503") {
+			t.Error("the journal does not say why")
+		}
+		p.say("healthy", b)
+		pass(time.Minute)
+		b.want("healthy")
+		b.stop()
+	})
+}
+
+// TestFullDiskKeepsVolumes: what only the memory would know is not let go
+// while the memory cannot be written; everything else goes on.
+func TestFullDiskKeepsVolumes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := rich(1, "")
+		b := newBox(t, d)
+		b.start()
+		pass(30 * time.Second)
+		b.want("healthy")
+		b.stop()
+		old, _ := b.e.Get("db")
+		b.d = rich(1, "-new")
+		b.prepare()
+		keep, full := b.sup.keep, true
+		var mu sync.Mutex
+		b.sup.keep = func(h History) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if full {
+				return errors.New("no space left on device")
+			}
+			return keep(h)
+		}
+		b.e.ClearLog()
+		b.run()
+		pass(time.Minute)
+		if got := fmt.Sprint(b.e.Log()); strings.Contains(got, "remove db") || !strings.Contains(got, "remove edge") {
+			t.Errorf("calls %s", got)
+		}
+		if !strings.Contains(codes(b.plan()), "supervisor-journal") {
+			t.Errorf("conditions %s", codes(b.plan()))
+		}
+		mu.Lock()
+		full = false
+		mu.Unlock()
+		pass(5 * time.Minute)
+		b.want("healthy")
+		if c, _ := b.e.Get("db"); c.ID == old.ID || c.Volumes["/data"] != old.Volumes["/data"] {
+			t.Errorf("old %v, new %v", old.Volumes, c.Volumes)
 		}
 		b.stop()
 	})

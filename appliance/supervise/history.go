@@ -190,8 +190,11 @@ func (h History) reboot() History {
 }
 
 func (p Past) advance(s *Service, generation int, c *engine.Container, o Observed, fresh bool, now time.Time, jitter func() float64) (Past, string) {
-	if fresh && !p.completed(s, generation) {
-		p.Ended, p.NotBefore = endNone, time.Time{}
+	if fresh {
+		p.Cause = "" // what starts now starts with the box or the engine
+		if !p.completed(s, generation) {
+			p.Ended, p.NotBefore = endNone, time.Time{}
+		}
 	}
 	if c == nil {
 		return p.gone(fresh, now)

@@ -44,6 +44,8 @@ type Observed struct {
 	ByHand map[string]bool
 	// Stopping is true while the stack is being stopped as a whole.
 	Stopping bool
+	// Processors of the machine, 0 counts as 1.
+	Processors int
 	// Foreign are containers of others that hold what the stack needs.
 	Foreign []Foreign
 	// Probes are the results of our own checks, by container; a container

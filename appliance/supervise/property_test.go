@@ -266,26 +266,39 @@ func TestBackoffProperty(t *testing.T) {
 }
 
 // TestThrottleProperty: in no stretch of time are more restarts allowed than
-// the burst and one a second.
+// the burst and one a second for each processor, whoever asks, and those who
+// failed the fewest times are first.
 func TestThrottleProperty(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := svc("web", "always", false)
 		var b bucket
 		var given []time.Time
-		now := noon
+		now, o := noon, Observed{Processors: rapid.IntRange(0, 8).Draw(t, "processors")}
 		for range rapid.IntRange(1, 200).Draw(t, "asks") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 3000).Draw(t, "ms")) * time.Millisecond)
-			x := &decision{now: now, heal: b}
-			if x.allow(&s, Past{Failures: 2}) {
+			x := &decision{now: now, o: o}
+			x.plan.heal = b
+			n := rapid.IntRange(1, 4).Draw(t, "at once")
+			for i := range n {
+				x.restart(Op{Kind: Start, Target: fmt.Sprint(i), Container: fmt.Sprint(9 - i)}, Past{Failures: 9 - i})
+			}
+			x.heal()
+			for i, op := range x.plan.Ops {
 				given = append(given, now)
-			} else if x.plan.Next.IsZero() || x.plan.Next.Sub(now) > healEvery+time.Millisecond {
+				if op.Target != fmt.Sprint(n-1-i) {
+					t.Fatalf("%s is number %d", op.Target, i)
+				}
+			}
+			if x.throttled != n-len(x.plan.Ops) {
+				t.Fatalf("%d of %d restarts, %d throttled", len(x.plan.Ops), n, x.throttled)
+			}
+			if x.throttled > 0 && (x.plan.Next.IsZero() || x.plan.Next.Sub(now) > o.healEvery()+time.Millisecond) {
 				t.Fatalf("refused until %s", x.plan.Next)
 			}
-			b = x.heal
+			b = x.plan.heal
 		}
 		for i, from := range given {
 			for k := i; k < len(given); k++ {
-				if n, d := k-i+1, given[k].Sub(from); float64(n) > healBurst+d.Seconds()+1e-6 {
+				if n, d := k-i+1, given[k].Sub(from); float64(n) > healBurst+float64(d)/float64(o.healEvery())+1e-6 {
 					t.Fatalf("%d restarts within %s", n, d)
 				}
 			}

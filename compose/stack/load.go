@@ -104,6 +104,7 @@ func load(ctx context.Context, root *os.Root, dir, name string, opts Options) (_
 		l.checkVariables(s)
 		l.checkSchema(s)
 	}
+	l.checkComposeVariables()
 	project := l.projectName()
 	if err := l.probs.err(); err != nil {
 		return nil, err

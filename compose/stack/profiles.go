@@ -25,6 +25,27 @@ func (l *loading) enabledProfiles() []string {
 	return out
 }
 
+// elsewhereVariables would have docker compose run something else out of this
+// folder than what the Compose file says.
+var elsewhereVariables = map[string]string{
+	"COMPOSE_FILE":                  "`include` the other files",
+	"COMPOSE_PATH_SEPARATOR":        dropIt,
+	"COMPOSE_ENV_FILES":             "put the variables into this file",
+	"COMPOSE_PROJECT_NAME":          "write the top-level `name`",
+	"COMPOSE_CONVERT_WINDOWS_PATHS": dropIt,
+	"DOCKER_DEFAULT_PLATFORM":       dropIt,
+}
+
+// checkComposeVariables refuses those in the .env beside the Compose file.
+func (l *loading) checkComposeVariables() {
+	for _, name := range slices.Sorted(maps.Keys(elsewhereVariables)) {
+		if line := l.envFileLine(".env", name); line > 0 {
+			l.probs.add(Problem{File: ".env", Line: line, Key: name,
+				Text: "what a stack is must not depend on a variable", Mend: elsewhereVariables[name]})
+		}
+	}
+}
+
 // dropDisabled takes the services of profiles that are not enabled out of the
 // model, before anything of them is checked or needed: a box never runs them.
 // A profile that no service has is a slip of the pen.

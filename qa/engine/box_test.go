@@ -23,8 +23,9 @@ import (
 	"github.com/holdfast/holdfast/appliance/status"
 )
 
-// patience bounds every wait; the error names what was waited for.
-const patience = 90 * time.Second
+// patience bounds every wait; the error names what was waited for. An engine
+// that is not the tests' own may be one in an emulated machine.
+var patience = 90 * time.Second
 
 // box is one daemon on the shared engine, with its own stack and folders.
 type box struct {
@@ -44,7 +45,7 @@ type box struct {
 	cleaned bool
 
 	cmd  *exec.Cmd
-	out  console
+	out  *console
 	exit chan error
 }
 
@@ -116,7 +117,7 @@ func newBoxOn(t *testing.T, d dock) *box {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &box{t: t, dir: dir, cli: cli, dock: d, engine: d.host, project: projectName(t.Name())}
+	b := &box{t: t, dir: dir, cli: cli, dock: d, out: &console{}, engine: d.host, project: projectName(t.Name())}
 	b.client = api.NewClient(filepath.Join(dir, "api.sock"))
 	t.Cleanup(func() {
 		if !b.cleaned {
@@ -160,7 +161,7 @@ func (b *box) start() {
 	args := append([]string{"daemon", "--engine", b.engine, "--socket", filepath.Join(b.dir, "api.sock"),
 		"--state", filepath.Join(b.dir, "state"), "--run", filepath.Join(b.dir, "run")}, b.args...)
 	b.cmd = exec.Command(program, args...)
-	b.cmd.Stdout, b.cmd.Stderr = &b.out, &b.out
+	b.cmd.Stdout, b.cmd.Stderr = b.out, b.out
 	// Where the containers can be reached by their addresses.
 	start := b.cmd.Start
 	if b.dock.d != nil && !b.outside {

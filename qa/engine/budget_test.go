@@ -38,80 +38,75 @@ services:
     restart: always
 `
 
-// wildBox runs the two and returns the visit of calm.
-func wildBox(t *testing.T) (*box, *guest) {
-	t.Helper()
+// TestBudgets lets one service do what it can and looks each time whether it
+// stays in its budget and its neighbour notices. One stack serves all.
+func TestBudgets(t *testing.T) {
 	t.Parallel()
 	b := newBox(t)
 	b.stack(neighbours)
 	b.start()
 	b.healthy()
-	return b, b.visit("calm")
-}
-
-// untouched ends the visit: calm ran on, healthy, and was always served.
-func (b *box) untouched(g *guest, since status.Report) {
-	b.t.Helper()
-	g.wellServed()
-	c := b.containers()["calm"]
-	s := service(since, "calm")
-	if !c.Up() || c.OOMKilled || s.Restarts != 0 || s.Health != "healthy" {
-		b.t.Errorf("calm was touched: %+v %+v", c, s)
+	before := b.containers()["calm"]
+	for _, part := range []struct {
+		name string
+		run  func(*box)
+	}{
+		{"forks", (*box).forkBomb}, {"files", (*box).fileLeak}, {"logs", (*box).logFlood}, {"memory", (*box).noMemory},
+	} {
+		t.Run(part.name, func(t *testing.T) {
+			inner := *b
+			inner.t = t
+			g := inner.visit("calm")
+			part.run(&inner)
+			// Others may still make processes: health checks do.
+			inner.docker("exec", b.project+"-calm-1", "/standin", "check")
+			g.wellServed()
+			r := inner.await("calm healthy", func(r status.Report) bool { return service(r, "calm").Health == "healthy" })
+			if c := inner.containers()["calm"]; !c.Up() || c.OOMKilled || !c.Started.Equal(before.Started) || service(r, "calm").Restarts != 0 {
+				t.Errorf("calm was touched: %+v %+v", c, service(r, "calm"))
+			}
+		})
 	}
 }
 
-// TestBudgetMemory: a service that takes all the memory it can is ended by
-// the kernel and started again, and nobody else is.
-func TestBudgetMemory(t *testing.T) {
-	b, g := wildBox(t)
-	before := b.containers()
-	b.do("wild", "oom")
-	r := b.await("wild ended for lack of memory and back", func(r status.Report) bool {
-		return service(r, "wild").Restarts == 1 && service(r, "wild").Health == "healthy"
-	})
-	if n := strings.Count(readFile(t, filepath.Join(b.dir, "state/supervise/journal.jsonl")), "lack of memory"); n == 0 {
-		t.Errorf("the journal does not name the memory")
-	}
-	if c := b.containers()["calm"]; !c.Started.Equal(before["calm"].Started) {
-		t.Error("calm was started again")
-	}
-	b.untouched(g, r)
-}
-
-// TestBudgetForks: a fork bomb ends at the service's own limit of processes.
-func TestBudgetForks(t *testing.T) {
-	b, g := wildBox(t)
+// forkBomb ends at the service's own limit of processes.
+func (b *box) forkBomb() {
 	b.do("wild", "forks")
 	b.logged("wild", "standin: refused after ")
 	top := strings.Split(b.docker("top", b.project+"-wild-1"), "\n")
 	if n := len(top) - 1; n < 10 || n > 40 {
-		t.Errorf("wild has %d processes, want at most 40 and nearly so", n)
+		b.t.Errorf("wild has %d processes, want at most 40 and nearly so", n)
 	}
-	// Others may still make processes: their health checks do.
-	b.docker("exec", b.project+"-calm-1", "/standin", "check")
-	b.untouched(g, b.healthyButWild())
+	b.heal()
 }
 
-// TestBudgetFiles: a service that leaks open files meets its own limit.
-func TestBudgetFiles(t *testing.T) {
-	b, g := wildBox(t)
+// fileLeak ends at the service's own limit of open files.
+func (b *box) fileLeak() {
 	b.do("wild", "fds")
 	b.logged("wild", "standin: refused after 1")
-	b.docker("exec", b.project+"-calm-1", "/standin", "check")
-	b.untouched(g, b.healthyButWild())
+	b.heal()
 }
 
-// TestBudgetLogs: what a service prints stays within its log's size.
-func TestBudgetLogs(t *testing.T) {
-	b, g := wildBox(t)
+// heal starts wild anew: with no process or file left it could not obey.
+func (b *box) heal() {
+	b.t.Helper()
+	was := b.containers()["wild"].Started
+	b.docker("kill", b.project+"-wild-1")
+	b.await("wild back", func(r status.Report) bool {
+		return service(r, "wild").Health == "healthy" && b.containers()["wild"].Started.After(was)
+	})
+}
+
+// logFlood stays within the log's size.
+func (b *box) logFlood() {
 	wild := b.containers()["wild"]
 	log := b.docker("inspect", "--format", "{{.LogPath}}", wild.ID)
 	b.do("wild", "logs")
-	grown(t, log+".1", 900_000) // it has turned over at least once
+	grown(b.t, log+".1", 900_000) // it has turned over at least once
 	var total int64
 	files, err := filepath.Glob(log + "*")
 	if err != nil || len(files) == 0 {
-		t.Fatalf("no log files: %v", err)
+		b.t.Fatalf("no log files: %v", err)
 	}
 	for _, f := range files {
 		if st, err := os.Stat(f); err == nil {
@@ -119,14 +114,20 @@ func TestBudgetLogs(t *testing.T) {
 		}
 	}
 	if total > 2_200_000 {
-		t.Errorf("the log takes %d bytes of the 2 MB it may: %v", total, files)
+		b.t.Errorf("the log takes %d bytes of the 2 MB it may: %v", total, files)
 	}
-	b.untouched(g, b.healthyButWild())
+	b.heal()
 }
 
-// healthyButWild waits for a report in which calm is well and the daemon
-// answers, whatever wild does.
-func (b *box) healthyButWild() status.Report {
-	b.t.Helper()
-	return b.await("calm healthy", func(r status.Report) bool { return service(r, "calm").Health == "healthy" })
+// noMemory: a service that takes all it can is ended by the kernel, and
+// started again.
+func (b *box) noMemory() {
+	was := b.containers()["wild"].Started
+	b.do("wild", "oom")
+	b.await("wild ended for lack of memory and back", func(r status.Report) bool {
+		return service(r, "wild").Health == "healthy" && b.containers()["wild"].Started.After(was)
+	})
+	if !strings.Contains(readFile(b.t, filepath.Join(b.dir, "state/supervise/journal.jsonl")), "lack of memory") {
+		b.t.Error("the journal does not name the memory")
+	}
 }

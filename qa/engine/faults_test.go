@@ -209,3 +209,26 @@ func TestKilledShim(t *testing.T) {
 		t.Error("db was started again")
 	}
 }
+
+// TestHungShim: a container whose shim hangs cannot be ended by the engine.
+// When the engine has not done it in time the daemon kills the shim.
+func TestHungShim(t *testing.T) {
+	t.Parallel()
+	b, before := faultBox(t)
+	g := b.visit("db")
+	if err := syscall.Kill(b.shim(before["web"].ID), syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.client.Do(t.Context(), "stop", []string{"web"}); err != nil {
+		t.Fatal(err)
+	}
+	b.await("web stopped", func(status.Report) bool { return !b.containers()["web"].Up() })
+	if _, err := b.client.Do(t.Context(), "start", []string{"web"}); err != nil {
+		t.Fatal(err)
+	}
+	b.healthy()
+	if c := b.containers(); c["web"].ID != before["web"].ID || !c["web"].Up() || !c["db"].Started.Equal(before["db"].Started) {
+		t.Errorf("%+v", c)
+	}
+	g.wellServed()
+}

@@ -80,6 +80,9 @@ var Intended = []Intent{
 		}
 		return d.Path == "IPAM.Options" && d.Theirs == nil
 	}},
+	{"default of create_host_path", "true where a long mount does not say, as the specification has it; docker compose takes false. The file is there either way: the bake has checked it", func(d Difference) bool {
+		return strings.HasPrefix(d.Path, "HostConfig.Mounts./") && strings.HasSuffix(d.Path, ".BindOptions.CreateMountpoint") && d.Ours == true && d.Theirs == nil
+	}},
 	{"budget", "a box gives each service its share of the machine: limits, protection by class and its slice; without a budget these are the stack's own", func(d Difference) bool {
 		return slices.Contains(budgeted, d.Path)
 	}},

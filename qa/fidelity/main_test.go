@@ -62,11 +62,8 @@ func run(m *testing.M) (code int, err error) {
 	}
 	defer os.RemoveAll(base)
 	if standin == "" {
-		if err := os.Chdir(root); err != nil {
-			return 1, err
-		}
 		standin = filepath.Join(base, "standin")
-		if err := dockerd.Build("./qa/standin", standin); err != nil {
+		if err := dockerd.Build("github.com/holdfast/holdfast/qa/standin", standin); err != nil {
 			return 1, err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -92,9 +93,9 @@ services:
 volumes: {data: {x-holdfast: {disk: 1GiB}}}
 `
 
-// runDaemon runs the supervisor with metrics on a free port until the test
-// ends, and returns that port's address.
-func runDaemon(t *testing.T, host, digest, base string) string {
+// runDaemon runs the supervisor with metrics on a free port, until stop is
+// called or the test ends, and returns that port's address.
+func runDaemon(t *testing.T, host, digest, base string) (address string, stop func()) {
 	t.Helper()
 	dir := filepath.Join(base, "box")
 	stack := filepath.Join(dir, "stack", "compose.yaml")
@@ -113,7 +114,7 @@ func runDaemon(t *testing.T, host, digest, base string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := l.Addr().String()
+	address = l.Addr().String()
 	l.Close()
 	d := daemon.New(daemon.Config{
 		Engine: cli, Socket: filepath.Join(dir, "api.sock"), State: filepath.Join(dir, "state"), Run: filepath.Join(dir, "run"), Data: filepath.Join(dir, "state", "data"),
@@ -123,25 +124,34 @@ func runDaemon(t *testing.T, host, digest, base string) string {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- d.Run(ctx) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("the daemon ended with %v", err)
 		}
 	})
-	return address
+	t.Cleanup(stop)
+	return address, stop
 }
 
 // The whole chain: containers of a real engine, the supervisor, its exporter,
 // a real Prometheus with the rules.
 func TestPrometheusScrapesADaemon(t *testing.T) {
-	rulesBefore, err := filepath.Abs(pack)
+	here, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
 	}
 	host, digest, base := dockerEngine(t)
-	address := runDaemon(t, host, digest, base)
-	t.Chdir(filepath.Join(rulesBefore, "../../qa/monitoring"))
+	// What volumes hold is measured at the start of the daemon, so there must
+	// be one that has made them.
+	address, stop := runDaemon(t, host, digest, base)
+	t.Chdir(here)
+	first := scraping(t, address)
+	if err := eventually(t, first, `holdfast_service_ready{service="web"} == 1`); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	address, _ = runDaemon(t, host, digest, base)
 	s := scraping(t, address)
 	// Each line is one thing that must be so before long.
 	for _, expr := range []string{
@@ -160,7 +170,6 @@ func TestPrometheusScrapesADaemon(t *testing.T) {
 		`holdfast_budget_memory_bytes{share="node"} == on () holdfast_node_memory_bytes`,
 		`holdfast_scrape_usage_success == 1`,
 		`increase(holdfast_reconcile_duration_seconds_count[1m]) > 0`,
-		`holdfast_engine_calls_total > 0`,
 	} {
 		if err := eventually(t, s, expr); err != nil {
 			t.Error(err)

@@ -65,8 +65,9 @@ func (o *output) String() string {
 
 // deploy copies a stack with stand-ins in the place of its images, a
 // sixteenth of its memory and a quarter of its processors, loads the
-// stand-ins into the engine and starts a daemon on it.
-func deploy(t *testing.T, of string) *deployment {
+// stand-ins into the engine and starts a daemon on it. env says what stand-ins
+// shall do.
+func deploy(t *testing.T, of string, env map[string]map[string]string) *deployment {
 	t.Helper()
 	dir, err := os.MkdirTemp(base, "box-")
 	if err != nil {
@@ -78,7 +79,7 @@ func deploy(t *testing.T, of string) *deployment {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := (image.Scale{Memory: scale, CPU: 4, Disk: 1024, Size: "XS", Confined: image.Confined()}).Apply(filepath.Join(copied, "compose.yaml")); err != nil {
+	if err := (image.Scale{Memory: scale, CPU: 4, Disk: 1024, Size: "XS", Confined: image.Confined(), Environment: env}).Apply(filepath.Join(copied, "compose.yaml")); err != nil {
 		t.Fatal(err)
 	}
 	d.st = load(t, copied)
@@ -144,25 +145,32 @@ func (d *deployment) times(action string) (first map[string]time.Time, count map
 // healthy waits until the whole stack is.
 func (d *deployment) healthy() status.Report {
 	d.t.Helper()
+	return d.await("a healthy stack", func(r status.Report) bool { return r.Stack == "healthy" })
+}
+
+// await follows the reports until one satisfies ok.
+func (d *deployment) await(what string, ok func(status.Report) bool) status.Report {
+	d.t.Helper()
 	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
 	defer cancel()
 	var last status.Report
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
+		done := false
 		err := d.client.Watch(ctx, func(r status.Report) bool {
-			last = r
-			return r.Stack != "healthy" && r.Stack != "held"
+			last, done = r, ok(r)
+			return !done && r.Stack != "held"
 		})
 		switch {
-		case last.Stack == "healthy":
+		case done:
 			return last
 		case last.Stack == "held", !errors.Is(err, api.ErrNoDaemon), ctx.Err() != nil:
-			d.t.Fatalf("waited for a healthy stack: %v\n%s", err, waiting(last))
+			d.t.Fatalf("waited for %s: %v\n%s", what, err, waiting(last))
 		}
 		select { // the socket is not there yet
 		case e := <-d.exit:
-			d.t.Fatalf("waited for a healthy stack, and the daemon ended: %v\n%s", e, d.out.String())
+			d.t.Fatalf("waited for %s, and the daemon ended: %v\n%s", what, e, d.out.String())
 		case <-tick.C:
 		}
 	}

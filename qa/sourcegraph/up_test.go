@@ -17,6 +17,7 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/types"
 
+	"github.com/holdfast/holdfast/appliance/status"
 	"github.com/holdfast/holdfast/compose/budget"
 )
 
@@ -35,20 +36,76 @@ func TestComesUp(t *testing.T) {
 	}
 	room := (node.Memory - b.Reserve.Memory) / scale
 	slice := limit(t, room)
-	d := deploy(t, ourDir)
+	d := deploy(t, ourDir, nil)
 	d.healthy()
 	ordered(t, d, 24)
 	reach(t, d)
 	measured(t, d)
 	t.Run("every guarantee at once", func(t *testing.T) { touch(t, d, b, slice, room) })
+	t.Run("one takes all it can get", func(t *testing.T) { greed(t, d) })
 }
 
 // TestPublicComesUp: the 26 services of the public deployment, without a
 // reservation, run too where there is room for all their limits.
 func TestPublicComesUp(t *testing.T) {
-	d := deploy(t, publicDir)
+	d := deploy(t, publicDir, nil)
 	d.healthy()
 	ordered(t, d, 26)
+}
+
+// TestMigratorFails: a migration that fails again and again keeps the front
+// ends from starting on a schema they do not know, and nobody else.
+func TestMigratorFails(t *testing.T) {
+	d := deploy(t, ourDir, map[string]map[string]string{"migrator": {"STANDIN_DO": "exit 1", "STANDIN_STARTUP": "1m"}})
+	front := map[string]bool{"sourcegraph-frontend-internal": true, "sourcegraph-frontend-0": true}
+	r := d.await("a migrator in its crash loop and everything else well", func(r status.Report) bool {
+		for _, s := range r.Services {
+			switch {
+			case s.Name == "migrator":
+				if s.State != "crash-loop" {
+					return false
+				}
+			case !front[s.Name] && (s.State != "running" || s.Health != "healthy"):
+				return false
+			}
+		}
+		return len(r.Services) == 24
+	})
+	for _, s := range r.Services {
+		if front[s.Name] && s.State != "waiting" && s.State != "created" {
+			t.Errorf("%s is %s", s.Name, s.State)
+		}
+	}
+	said := false
+	for _, c := range r.Conditions {
+		said = said || c.Code == "service-crash-loop" && strings.Contains(c.Text, "migrator")
+	}
+	if !said {
+		t.Errorf("no condition names the migrator: %+v", r.Conditions)
+	}
+	if starts, _ := d.times("start"); !starts["sourcegraph-frontend-internal"].IsZero() {
+		t.Error("the front end was started before the migrator was done")
+	}
+}
+
+// greed lets one service take memory without end, while all others hold what
+// they are guaranteed: the kernel takes it from that one, it comes back, and
+// nobody else notices.
+func greed(t *testing.T, d *deployment) {
+	const greedy = "pgsql-exporter"
+	if err := d.tell(d.containers()[greedy], "/standin", "do", "oom"); err != nil {
+		t.Fatal(err)
+	}
+	d.await("the exporter to be started again", func(r status.Report) bool {
+		_, n := d.times("start")
+		return n[greedy] == 2 && r.Stack == "healthy"
+	})
+	_, deaths := d.times("die")
+	for name, n := range deaths {
+		if name != "migrator" && name != greedy {
+			t.Errorf("%s died %d times", name, n)
+		}
+	}
 }
 
 // ordered holds the engine's events to depends_on: nothing starts before what

@@ -53,9 +53,18 @@ admin:
 	checkLogin(b, signer)
 	checkAnnounced(b)
 	checkShown(b)
-	checkEngineTests(b)
-	checkMended(b)
-	checkClock(b)
+	for _, part := range []struct {
+		name string
+		run  func(*box)
+	}{
+		{"engine tests", checkEngineTests}, {"a killed or hung engine", checkMended}, {"the clock jumps", checkClock},
+	} {
+		t.Run(part.name, func(t *testing.T) {
+			inner := *b
+			inner.t, inner.ctx = t, t.Context()
+			part.run(&inner)
+		})
+	}
 	b.off()
 }
 

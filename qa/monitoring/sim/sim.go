@@ -240,7 +240,7 @@ func (b Box) service(i int, d service, sec, s float64) (status.Service, status.S
 
 func (b Box) work(sec float64) status.Work {
 	turns := uint64(sec / 4)
-	w := status.Work{Reconciles: turns, ReconcileSeconds: float64(turns) * 0.012, EngineCalls: turns * 3, EngineErrors: uint64(sec / 3000)}
+	w := status.Work{Reconciles: turns, ReconcileSeconds: float64(turns) * 0.012}
 	for _, share := range []float64{0.3, 0.9, 0.985, 0.999, 1, 1} {
 		w.Buckets = append(w.Buckets, uint64(math.Ceil(float64(turns)*share)))
 	}
