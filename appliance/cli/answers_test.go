@@ -4,7 +4,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"strings"
 
 	"github.com/holdfast/holdfast/appliance/api"
@@ -55,7 +54,7 @@ func (a *answers) Events(since int64) ([]status.Event, <-chan struct{}) {
 	return a.events[min(int(since), len(a.events)):], make(chan struct{})
 }
 
-func (a *answers) Logs(_ context.Context, q api.LogQuery, each func(status.LogLine) error) error {
+func (a *answers) Logs(ctx context.Context, q api.LogQuery, each func(status.LogLine) error) error {
 	if len(q.Services) > 0 && q.Services[0] == "wbe" {
 		return &api.Problem{Status: 404, Text: `the stack has no service "wbe"`, Remedy: "did you mean web?"}
 	}
@@ -65,7 +64,8 @@ func (a *answers) Logs(_ context.Context, q api.LogQuery, each func(status.LogLi
 		}
 	}
 	if q.Follow {
-		return errors.New("the log ended")
+		<-ctx.Done()
+		return ctx.Err()
 	}
 	return nil
 }

@@ -65,7 +65,7 @@ func (p *eventPrinter) run(ctx context.Context, o *options, lines int, follow bo
 	if err != nil {
 		return err
 	}
-	p.width = widest(names)
+	p.width = max(widest(names), 12) // networks and volumes have longer names
 	var past []status.Event
 	err = o.client().Events(ctx, 0, false, func(e status.Event) bool {
 		p.last = e.Number
@@ -118,7 +118,7 @@ func eventLine(e status.Event, width int) string {
 	if e.Error != "" {
 		text = strings.TrimPrefix(text+"; error: "+e.Error, "; ")
 	}
-	line := fmt.Sprintf("%s  %-*s  %-9s  %s", e.Time.UTC().Format(time.DateTime), width, orDash(status.Printable(e.Service)), status.Printable(e.Act), indented(text, "    "))
+	line := fmt.Sprintf("%s  %-*s  %-14s  %s", e.Time.UTC().Format(time.DateTime), width, orDash(status.Printable(e.Service)), status.Printable(e.Act), indented(text, "    "))
 	return strings.TrimRight(line, " ") + "\n"
 }
 

@@ -4,6 +4,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -166,9 +167,9 @@ func TestEventsVerb(t *testing.T) {
 		{Number: 3, Time: noon, Act: "start", Service: "db", Error: "port is taken\nby another"},
 	}
 	code, out, errs := run(t.Context(), "events", "--socket", socket)
-	want := `2026-01-01 12:00:00  -        daemon     supervising demo
-2026-01-01 12:00:00  web      start      its dependencies are ready (took 0.3 s)
-2026-01-01 12:00:00  db       start      error: port is taken
+	want := `2026-01-01 12:00:00  -             daemon          supervising demo
+2026-01-01 12:00:00  web           start           its dependencies are ready (took 0.3 s)
+2026-01-01 12:00:00  db            start           error: port is taken
     by another
 `
 	if code != 0 || out != want {
@@ -245,5 +246,54 @@ func TestOperationVerbs(t *testing.T) {
 	c.err = errors.New("web is shed")
 	if code, _, errs := run(t.Context(), "start", "web", "--socket", socket); code != ExitFailed || !strings.Contains(errs, "shed") {
 		t.Errorf("%d %q", code, errs)
+	}
+}
+
+// cancelling ends a command at its first output, as Ctrl-C would.
+type cancelling struct {
+	bytes.Buffer
+	cancel func()
+}
+
+func (c *cancelling) Write(p []byte) (int, error) {
+	defer c.cancel()
+	return c.Buffer.Write(p)
+}
+
+// TestFollowersEndWell: what has no end but Ctrl-C ends with 0 and no word.
+func TestFollowersEndWell(t *testing.T) {
+	socket, c := serve(t, report())
+	c.lines = []status.LogLine{{Time: noon, Service: "web", Text: "hello"}}
+	c.events = []status.Event{{Number: 1, Time: noon, Act: "daemon"}}
+	for _, verb := range []string{"logs", "events"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		out, errs := &cancelling{cancel: cancel}, &bytes.Buffer{}
+		if code := Execute(ctx, IO{out, errs}, []string{verb, "-f", "--socket", socket}); code != 0 || errs.String() != "" || !strings.Contains(out.String(), "\n") {
+			t.Errorf("%s: %d %q %q", verb, code, out, errs)
+		}
+		cancel()
+	}
+}
+
+// TestLiveTop draws on the terminal's other screen and gives the first back.
+func TestLiveTop(t *testing.T) {
+	r, before, now := busy()
+	socket, c := serve(t, r)
+	c.usages = []status.Usage{before, now}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out := &bytes.Buffer{}
+	frames := 0
+	top := &topper{o: &options{socket: socket}, every: time.Millisecond, by: "cpu", size: func() (int, int) {
+		if frames++; frames > 6 {
+			cancel()
+		}
+		return 100, 30
+	}, w: out}
+	if err := top.live(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if text := out.String(); !strings.HasPrefix(text, "\x1b[?1049h") || !strings.HasSuffix(text, "\x1b[?25h\x1b[?1049l") || !strings.Contains(text, "25% of 50%") {
+		t.Errorf("%q", text)
 	}
 }

@@ -114,6 +114,9 @@ func notWell(r status.Report) []string {
 			if is == "running" {
 				is = s.Health
 			}
+			if strings.HasPrefix(s.Reason, "waits for ") {
+				is = s.Reason
+			}
 			names = append(names, s.Name+" ("+is+")")
 		}
 	}

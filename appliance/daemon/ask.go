@@ -36,20 +36,13 @@ func (d *Daemon) serviceNames() []string {
 	return names
 }
 
-// planner is a supervisor that tells its plan.
-type planner interface{ Plan() status.Plan }
-
 // Plan implements api.Control.
 func (d *Daemon) Plan() (status.Plan, error) {
 	sup, err := d.supervised()
 	if err != nil {
 		return status.Plan{}, err
 	}
-	p, ok := any(sup).(planner)
-	if !ok {
-		return status.Plan{}, &api.Problem{Status: http.StatusNotImplemented, Text: "this daemon does not tell its plan", Remedy: "holdfast status shows what services wait for"}
-	}
-	plan := p.Plan()
+	plan := sup.Plan()
 	plan.Ops, plan.Waiting = orNone(plan.Ops), orNone(plan.Waiting)
 	return plan, nil
 }

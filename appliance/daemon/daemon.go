@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package daemon is the box's one long-running program: it opens the API,
-// finds and verifies the stack, loads its images, makes its secrets and hands
-// it to the supervisor. What goes wrong before that holds the stack: the
-// daemon stays up and says why, and nothing of the stack is started.
+// finds and verifies the stack, holds its budget against the machine, loads its
+// images, makes its secrets and hands it to the supervisor, beside which it
+// runs what watches pressure, use and the engine, and the exporter. What goes
+// wrong before that holds the stack: the daemon stays up and says why, and
+// nothing of the stack is started.
 package daemon
 
 import (
@@ -135,8 +137,8 @@ func (d *Daemon) Run(ctx context.Context) error {
 	defer cancel()
 	d.life = ctx
 	var wg sync.WaitGroup
+	defer d.ops.Wait() // after all that may begin one
 	defer wg.Wait()
-	defer d.ops.Wait()
 	defer cancel()
 	served := make(chan error, 1)
 	wg.Go(func() { served <- api.Serve(ctx, l, api.Handler(d.feed, d)) })
@@ -229,7 +231,10 @@ func (d *Daemon) supervisor(ctx context.Context, desired *supervise.Desired, j *
 	}
 	if e, ok := d.c.Engine.(probe.Engine); ok {
 		r := probe.New(probe.Config{Engine: e, Publish: wake})
-		context.AfterFunc(ctx, func() { d.ops.Go(r.Close) })
+		d.ops.Go(func() {
+			<-ctx.Done()
+			r.Close()
+		})
 		c.Probes = r
 	}
 	if m := d.meter; m != nil {

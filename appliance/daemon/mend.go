@@ -52,32 +52,13 @@ func (d *Daemon) mended(text string) {
 	})
 }
 
-// worker is a supervisor that counts what its loop does.
-type worker interface{ Work() status.Work }
-
-// loopWork tells what the supervisor's loop has done.
-func (d *Daemon) loopWork() func() status.Work {
-	return func() status.Work {
-		d.mu.Lock()
-		w, ok := any(d.sup).(worker)
-		there := d.sup != nil
-		d.mu.Unlock()
-		if !ok || !there {
-			return status.Work{}
-		}
-		return w.Work()
+// loopWork is what the supervisor's loop has done.
+func (d *Daemon) loopWork() status.Work {
+	d.mu.Lock()
+	sup := d.sup
+	d.mu.Unlock()
+	if sup == nil {
+		return status.Work{}
 	}
-}
-
-// stuck ends a container that the engine did not end in time although the
-// engine itself answers: its shim hangs.
-func (d *Daemon) stuck(ctx context.Context, container string) {
-	ping, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if d.c.Engine.Ping(ping) != nil {
-		return // the engine hangs, not the shim
-	}
-	if err := mend.KillShim(d.c.Root, container); err == nil {
-		d.mended("the engine could not end container " + container[:12] + ": killed its shim, which hung")
-	}
+	return sup.Work()
 }

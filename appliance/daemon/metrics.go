@@ -46,7 +46,7 @@ func (d *Daemon) serveMetrics(ctx context.Context) {
 		Listen: m.Listen, WebConfig: m.WebConfig, ContainerNames: m.ContainerNames, Version: d.c.Version,
 		Report: func() status.Report { r, _ := d.feed.Get(); return r },
 		Usage:  d.Usage,
-		Work:   d.loopWork(),
+		Work:   d.loopWork,
 		Log:    func(line string) { d.say.line("%s", line) },
 	}, func(c *status.Condition) {
 		all := closed

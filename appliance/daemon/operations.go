@@ -178,11 +178,6 @@ func (d *Daemon) awaitStack(ctx context.Context, verb string) error {
 	}
 }
 
-// requester is a supervisor that acts on single services.
-type requester interface {
-	Request(ctx context.Context, verb string, services []string) (<-chan error, error)
-}
-
 // Do implements api.Control.
 func (d *Daemon) Do(ctx context.Context, verb string, services []string) (status.Operation, error) {
 	switch verb {
@@ -193,24 +188,18 @@ func (d *Daemon) Do(ctx context.Context, verb string, services []string) (status
 	if err := checkServices(d.serviceNames(), services); err != nil {
 		return status.Operation{}, err
 	}
-	if len(services) == 0 {
-		switch verb {
-		case api.Stop:
-			return d.StopStack(ctx)
-		case api.Start:
-			return d.StartStack(ctx)
-		}
-	}
 	sup, err := d.supervised()
 	if err != nil {
 		return status.Operation{}, err
 	}
-	r, ok := any(sup).(requester)
-	if !ok {
-		return status.Operation{}, &api.Problem{Status: http.StatusNotImplemented, Text: "this daemon can't do that to single services", Remedy: "use docker restart"}
-	}
 	return d.operate(verb, services, func(end func(error)) error {
-		done, err := r.Request(d.life, verb, services)
+		// To start all ends a stop of the whole stack too.
+		if verb == api.Start && len(services) == 0 {
+			if err := d.control(ctx, false); err != nil {
+				return err
+			}
+		}
+		done, err := sup.Request(d.life, verb, services)
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/holdfast/holdfast/appliance/engine"
@@ -129,7 +130,7 @@ func (d *Daemon) generation() (number int, box bool, err error) {
 
 // announce shows what is about to run.
 func (d *Daemon) announce(gen int, f *Found) {
-	d.say.line("release %s %s, %d services", f.Release.Name, f.Release.Version, len(f.Stack.Services))
+	d.say.line("release %s, %d services", strings.TrimSpace(f.Release.Name+" "+f.Release.Version), len(f.Stack.Services))
 	now := time.Now()
 	var services []status.Service
 	for _, name := range f.Stack.Services {

@@ -27,28 +27,50 @@ const (
 	full       = 0.99
 )
 
+// counted is a volume that is a project.
+type counted struct {
+	name string
+	path string
+	u    quota.Usage
+	// bytes is its budget, 0 for none.
+	bytes int64
+}
+
 // quotas makes each volume a project of its own, with its budget as the limit.
-// A volume without a budget is a project too, so that its use is known.
 func (e *Enforcer) quotas(ctx context.Context) []status.Condition {
-	if len(e.volumes) == 0 {
-		return nil
-	}
 	var list []status.Condition
 	var observed []string
 	var errs []error
+	var volumes []counted
 	for _, v := range e.volumes {
 		u, err := e.volume(ctx, v)
-		limit, known := budgetOf(e.b, v.Name)
+		c := counted{name: v.Name, path: v.Path, u: u, bytes: budgetOf(e.b, v.Name)}
 		switch {
+		case err == nil:
+			volumes = append(volumes, c)
 		case errors.Is(err, quota.ErrNone):
-			if known && limit > 0 {
+			if c.bytes > 0 {
 				observed = append(observed, v.Name)
 			}
-		case ended(err): // removed meanwhile
-		case err != nil:
+		case !ended(err): // else removed meanwhile, or not made yet
 			errs = append(errs, fmt.Errorf("volume %s: %w", v.Name, err))
-		case u.Limit > 0 && float64(u.Used) >= nearlyFull*float64(u.Limit):
-			list = append(list, fullness("volume", v.Name, u))
+		}
+	}
+	rest, shared := e.rest(volumes)
+	for _, c := range volumes {
+		want := c.bytes / 512 * 512
+		if want == 0 && shared {
+			want = restLimit(c.u.Used, rest)
+		}
+		if e.b != nil && want != c.u.Limit {
+			if err := e.c.Quotas.SetLimit(c.path, c.u.Project, want); err != nil {
+				errs = append(errs, fmt.Errorf("volume %s: %w", c.name, err))
+				continue
+			}
+			c.u.Limit = want
+		}
+		if c.u.Limit > 0 && float64(c.u.Used) >= nearlyFull*float64(c.u.Limit) {
+			list = append(list, fullness("volume", c.name, c.u))
 		}
 	}
 	if len(observed) > 0 {
@@ -64,11 +86,39 @@ func (e *Enforcer) quotas(ctx context.Context) []status.Condition {
 	return list
 }
 
+// rest is what volumes without a budget may still take of the data volume
+// together: what is free, less what the others have not used of their budgets
+// and less the reserve that no volume may claim, of which the ballast is part.
+// It is known only where the data volume is ours.
+func (e *Enforcer) rest(volumes []counted) (bytes int64, known bool) {
+	if e.c.Data == "" {
+		return 0, false
+	}
+	s, err := e.space(e.c.Data)
+	if err != nil {
+		return 0, false
+	}
+	bytes = s.Free - max(0, budget.DataReserve(s.Total)-ballastSize(s.Total))
+	for _, c := range volumes {
+		if c.bytes > 0 {
+			bytes -= max(0, c.bytes-c.u.Used)
+		}
+	}
+	return max(0, bytes), true
+}
+
+// restLimit is the limit of a volume without a budget: what it has and what is
+// left, in steps, so that not each written page of another one moves it.
+func restLimit(used, rest int64) int64 {
+	const step = 16 * mib
+	return max((used+rest)/step*step, mib)
+}
+
 func fullness(kind, name string, u quota.Usage) status.Condition {
 	c := status.Condition{
 		Code: kind + "-nearly-full", Severity: "warning",
-		Text:   fmt.Sprintf("%s %s uses %s of its %s", kind, name, size(u.Used), size(u.Limit)),
-		Remedy: "remove what is not needed in it, or give it a larger budget in the stack",
+		Text:   fmt.Sprintf("%s %s uses %s of the %s it may", kind, name, size(u.Used), size(u.Limit)),
+		Remedy: "remove what is not needed in it, give it a larger budget in the stack, or enlarge the disk and reboot",
 	}
 	if float64(u.Used) >= full*float64(u.Limit) {
 		c.Code, c.Severity = kind+"-full", "critical"
@@ -76,19 +126,18 @@ func fullness(kind, name string, u quota.Usage) status.Condition {
 	return c
 }
 
-func budgetOf(b *budget.Budget, volume string) (limit int64, known bool) {
-	if b == nil {
-		return 0, false
-	}
-	for _, v := range b.Volumes {
-		if v.Name == volume {
-			return v.Bytes, true
+func budgetOf(b *budget.Budget, volume string) int64 {
+	if b != nil {
+		for _, v := range b.Volumes {
+			if v.Name == volume {
+				return v.Bytes
+			}
 		}
 	}
-	return 0, true
+	return 0
 }
 
-// volume brings one volume to its project and limit, and gives its use.
+// volume makes one volume a project, and gives its use.
 func (e *Enforcer) volume(ctx context.Context, v Volume) (quota.Usage, error) {
 	has, inherits, err := e.c.Quotas.Project(v.Path)
 	if err != nil {
@@ -123,23 +172,7 @@ func (e *Enforcer) volume(ctx context.Context, v Volume) (quota.Usage, error) {
 			return quota.Usage{}, err
 		}
 	}
-	return e.limit(v.Path, id, v.Name)
-}
-
-func (e *Enforcer) limit(path string, id uint32, name string) (quota.Usage, error) {
-	u, err := e.c.Quotas.OfProject(path, id)
-	if err != nil {
-		return u, err
-	}
-	want, known := budgetOf(e.b, name)
-	if want = want / 512 * 512; !known || want == u.Limit {
-		return u, nil
-	}
-	if err := e.c.Quotas.SetLimit(path, id, want); err != nil {
-		return u, err
-	}
-	u.Limit = want
-	return u, nil
+	return e.c.Quotas.OfProject(v.Path, id)
 }
 
 // slack is what stays free on state beside all that may grow to its bound: an

@@ -182,11 +182,11 @@ func TestVolumes(t *testing.T) {
 		t.Error(got)
 	}
 	const want = `adopt /v/db 1048577
-limit /v/db 1048577 800 MiB
 adopt /v/cache 1048578
-limit /v/cache 1048578 100 MiB
 adopt /v/free 1048579
-adopt /v/other 1048580`
+adopt /v/other 1048580
+limit /v/db 1048577 800 MiB
+limit /v/cache 1048578 100 MiB`
 	if got := q.did(); got != want {
 		t.Errorf("got\n%s", got)
 	}
@@ -294,6 +294,22 @@ func TestBallastAndStore(t *testing.T) {
 	d.noRoom, mounted = false, false
 	if got := codes(e.ballasts()); got != "" || d.ballast["/data/ballast"] != 0 || len(e.Rooms()) != 2 {
 		t.Error(got, d.ballast)
+	}
+	// Volumes without a budget leave the others what is theirs, and the reserve.
+	mounted = true
+	d.space["/data"] = Space{10 * gib, 6 * gib}
+	q.folders["/v/db"], q.folders["/v/free"], q.folders["/v/other"] = 0, 0, 0
+	q.use[firstProject] = quota.Usage{Used: 300 * mib}
+	q.use[firstProject+1] = quota.Usage{Used: gib}
+	e.ids = &ids{Next: firstProject + 3, Volumes: map[string]uint32{"/v/db": firstProject, "/v/free": firstProject + 1, "/v/other": firstProject + 2}}
+	q.did()
+	e.Apply(t.Context(), shop(), nil, []Volume{{"db", "/v/db"}, {"free", "/v/free"}, {"other", "/v/other"}})
+	// 6 GiB less 500 MiB of db's and 352 MiB of the reserve, and less the
+	// ballast that was made.
+	const want = "adopt /v/db 1048577\nadopt /v/free 1048578\nadopt /v/other 1048579\n" +
+		"limit /v/db 1048577 800 MiB\nlimit /v/free 1048578 6144 MiB\nlimit /v/other 1048579 5120 MiB"
+	if got := q.did(); got != want {
+		t.Errorf("got\n%s", got)
 	}
 	q.none = true
 	if got := apply(); got != "store-budget-observed" {

@@ -60,7 +60,7 @@ func TestStory(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- w.Run(ctx) }()
 		at := func(second int, f func(*Sample)) {
-			<-time.After(time.Until(start.Add(time.Duration(second)*time.Second+500*time.Millisecond)))
+			<-time.After(time.Until(start.Add(time.Duration(second)*time.Second + 500*time.Millisecond)))
 			m.set(f)
 		}
 		at(11, func(s *Sample) { s.MemoryAvailable = 150 * mib })  // under 163 MiB

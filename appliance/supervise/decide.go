@@ -133,7 +133,7 @@ func (x *decision) service(s *Service) {
 		return
 	}
 	if c == nil {
-		if x.blocked == "" && x.ready(s.Name) {
+		if x.blocked == "" && x.ready(s.Name) && x.roomToCreate() {
 			x.add(Op{Kind: Create, Target: s.Name, Because: "it has no container"})
 		}
 		return
@@ -153,6 +153,24 @@ func (x *decision) service(s *Service) {
 	case "dead":
 		x.add(Op{Kind: Remove, Target: s.Name, Container: c.ID, Because: "the engine calls it dead"})
 	}
+}
+
+// roomToCreate bounds how many containers are made at a time. They are made in
+// start order, so that the first ones run, and get healthy, while the engine
+// is busy with the others.
+func (x *decision) roomToCreate() bool {
+	n := 0
+	for _, k := range x.o.Busy {
+		if k == Create {
+			n++
+		}
+	}
+	for _, op := range x.plan.Ops {
+		if op.Kind == Create {
+			n++
+		}
+	}
+	return n < max(4, 2*x.o.Processors)
 }
 
 // keepAway stops a service that shall not run now. Those that were asked to

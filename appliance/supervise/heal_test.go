@@ -3,6 +3,7 @@
 package supervise
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -369,4 +370,35 @@ func TestFullDiskKeepsVolumes(t *testing.T) {
 		}
 		b.stop()
 	})
+}
+
+// TestEndDuringTheStart: a process that ends before the engine has answered
+// the start is noticed as fast as any other.
+func TestEndDuringTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBox(t, stackOf(svc("web", "always", false)))
+		b.start()
+		pass(20 * time.Second)
+		b.engine = b.e
+		b.stop()
+		b.engine = slow{b.e}
+		b.start()
+		pass(20 * time.Second)
+		b.e.Behave("web", fake.Behaviour{ExitAfter: time.Millisecond, ExitCode: 1})
+		b.e.Kill("web", 1)
+		pass(200 * time.Millisecond)
+		if s := b.state("web"); s.Restarts != 1 || s.Failures != 2 {
+			t.Errorf("200 ms after the first end: %+v", s)
+		}
+		b.stop()
+	})
+}
+
+// slow is an engine that takes a while to answer a start.
+type slow struct{ *fake.Engine }
+
+func (e slow) Start(ctx context.Context, id string) error {
+	err := e.Engine.Start(ctx, id)
+	<-time.After(50 * time.Millisecond)
+	return err
 }

@@ -166,6 +166,7 @@ func mustSave(before, after History, p Plan, d *Desired) bool {
 }
 
 func (s *Supervisor) dispatch(ctx context.Context, op Op) {
+	delete(s.view.died, op.Container)
 	s.busy[op.key()], s.under[op.key()] = op.Kind, op
 	if op.Kind == Stop || op.Kind == RestartOp {
 		s.ours[op.Container]++
@@ -273,7 +274,11 @@ func (s *Supervisor) note(e engine.Event) (look bool) {
 	case "destroy":
 		delete(s.byHand, e.Container)
 		delete(s.ours, e.Container)
-	case "create", "die", "pause", "unpause", "rename", "update", "health_status":
+	case "die":
+		if k := s.busy[e.Service]; k == Start || k == RestartOp {
+			s.view.died[e.Container] = true
+		}
+	case "create", "pause", "unpause", "rename", "update", "health_status":
 	default:
 		return false
 	}

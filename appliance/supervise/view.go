@@ -7,6 +7,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/holdfast/holdfast/appliance/engine"
@@ -17,7 +18,7 @@ const (
 	// looksPerRound bounds how many containers are inspected before the first
 	// of them is acted on: when fifty die at once, the last must not delay
 	// the first.
-	looksPerRound = 4
+	looksPerRound = 8
 	// lookTimeout bounds one look: an engine that answers each call, but
 	// slowly, must not keep the loop from its watchdog.
 	lookTimeout = time.Minute
@@ -43,6 +44,9 @@ type view struct {
 	// looked at since, with when to look at the latest: most that crash do so
 	// before, and their end is looked at anyway.
 	guessed map[string]time.Time
+	// died are containers that ended while we still started them: there is
+	// nothing to take on trust.
+	died map[string]bool
 	// doubts are operations that found no container, or no network, volume or
 	// image: which of them, the next look tells.
 	doubts map[string]result
@@ -53,7 +57,7 @@ type view struct {
 }
 
 func newView() view {
-	return view{whole: true, at: map[string]time.Time{}, stale: map[string]string{}, guessed: map[string]time.Time{}, doubts: map[string]result{}}
+	return view{whole: true, at: map[string]time.Time{}, stale: map[string]string{}, guessed: map[string]time.Time{}, died: map[string]bool{}, doubts: map[string]result{}}
 }
 
 // mark makes a container stale.
@@ -98,7 +102,7 @@ func (v *view) find(id string) *engine.Container {
 // started enters what a start of ours has made of a container.
 func (v *view) started(id string, at time.Time) {
 	old := v.find(id)
-	if old == nil || old.Started.IsZero() {
+	if old == nil || old.Started.IsZero() || v.died[id] {
 		return // whether it has a health check shows at its first start
 	}
 	c := *old
@@ -130,6 +134,7 @@ func (v *view) drop(id string) {
 	delete(v.at, id)
 	delete(v.stale, id)
 	delete(v.guessed, id)
+	delete(v.died, id)
 	for name, cs := range v.services {
 		kept := slices.DeleteFunc(slices.Clone(cs), func(c engine.Container) bool { return c.ID == id })
 		if len(kept) == 0 {
@@ -159,42 +164,74 @@ func (s *Supervisor) refresh(ctx context.Context) (more bool, err error) {
 			v.mark(id, c.Labels[engine.ServiceLabel])
 		}
 	}
-	looked := 0
+	var look []string
 	for _, id := range slices.Sorted(maps.Keys(v.stale)) {
-		service := v.stale[id]
-		if s.busy[service] != "" {
+		if s.busy[v.stale[id]] != "" {
 			continue // looked at once, when the operation has ended
 		}
-		if looked == looksPerRound {
-			return true, nil
+		if more = len(look) == looksPerRound; more {
+			break
 		}
-		looked++
-		at := time.Now()
-		c, err := s.c.Engine.Container(ctx, id)
-		delete(v.stale, id)
+		look = append(look, id)
+	}
+	for _, l := range s.lookAt(ctx, look) {
+		service := v.stale[l.id]
+		delete(v.stale, l.id)
 		switch {
-		case errors.Is(err, engine.ErrNotFound):
-			v.drop(id)
-			delete(v.doubts, id)
+		case errors.Is(l.err, engine.ErrNotFound):
+			v.drop(l.id)
+			delete(v.doubts, l.id)
 			continue
-		case err != nil:
-			v.stale[id] = service
-			return false, err
-		case !isMain(c) || c.Labels[engine.ProjectLabel] != s.c.Desired.Project:
+		case l.err != nil:
+			v.stale[l.id] = service
+			return false, l.err
+		case !isMain(l.c) || l.c.Labels[engine.ProjectLabel] != s.c.Desired.Project:
 			continue
 		}
-		v.put(c, at)
-		if r, ok := v.doubts[id]; ok {
+		v.put(l.c, l.at)
+		if r, ok := v.doubts[l.id]; ok {
 			// The container is there: something it needs is not.
-			delete(v.doubts, id)
+			delete(v.doubts, l.id)
 			s.failed(r)
 			v.whole = true
 		}
+	}
+	if more {
+		return true, nil
 	}
 	if v.holders && time.Since(v.holdersAt) >= holdersPause {
 		return false, s.lookAtHolders(ctx)
 	}
 	return false, nil
+}
+
+// looked is one container as it was seen.
+type looked struct {
+	id  string
+	at  time.Time
+	c   engine.Container
+	err error
+}
+
+// lookAt inspects containers side by side: an engine that is busy with starts
+// takes its time for each.
+func (s *Supervisor) lookAt(ctx context.Context, ids []string) []looked {
+	out := make([]looked, len(ids))
+	var wg sync.WaitGroup
+	for i, id := range ids {
+		look := func() {
+			at := time.Now()
+			c, err := s.c.Engine.Container(ctx, id)
+			out[i] = looked{id: id, at: at, c: c, err: err}
+		}
+		if i == len(ids)-1 {
+			look() // the last one here: mostly it is the only one
+			break
+		}
+		wg.Go(look)
+	}
+	wg.Wait()
+	return out
 }
 
 func (s *Supervisor) lookAtAll(ctx context.Context) error {

@@ -87,9 +87,10 @@ func newRig(ctx context.Context, c config, cache string) (r *rig, err error) {
 	if r.dir, err = os.MkdirTemp("/var/tmp", "holdfast-bench-"); err != nil {
 		return nil, err
 	}
+	half := r
 	defer func() {
 		if err != nil {
-			r.close()
+			half.close()
 		}
 	}()
 	r.program, r.standin = filepath.Join(r.dir, "holdfast"), filepath.Join(r.dir, "standin")

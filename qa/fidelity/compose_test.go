@@ -52,7 +52,7 @@ func TestDockerComposeSeesOurs(t *testing.T) {
 // logged follows docker compose logs until a line has both texts.
 func (c *case_) logged(texts ...string) bool {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, plugin, "logs", "--follow", "--no-color")
 	cmd.Dir, cmd.Env = c.dir, []string{"DOCKER_HOST=" + host, "HOME=" + base}

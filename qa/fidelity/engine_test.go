@@ -36,7 +36,7 @@ func ask(t *testing.T) *asking {
 func (a *asking) do(method, path string, into any) {
 	a.t.Helper()
 	// Not the test's own context: that has ended when it cleans up.
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, "http://engine/v1.44"+path, nil)
 	if err != nil {

@@ -127,7 +127,7 @@ func (c *case_) ours(start bool) {
 		c.t.Fatal(err)
 	}
 	defer cli.Close()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Minute)
 	defer cancel()
 	act := func(kind supervise.Kind, target, id string) string {
 		c.t.Helper()
@@ -154,7 +154,7 @@ func (c *case_) ours(start bool) {
 // compose runs docker compose on the stack.
 func (c *case_) compose(args ...string) string {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, plugin, args...)
 	cmd.Dir = c.dir

@@ -41,7 +41,7 @@ volumes: {data: {}}
 		t.Fatal(err)
 	}
 	defer cli.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	act := func(op supervise.Op) string {
 		t.Helper()

@@ -106,5 +106,5 @@ func loadImage(standin string) error {
 	}
 	r, w := io.Pipe()
 	go func() { w.CloseWithError(dockerd.OCITar(w, dir, ref, image)) }()
-	return cli.LoadImage(context.Background(), r, 2*time.Minute)
+	return cli.LoadImage(context.Background(), r, 5*time.Minute)
 }

@@ -190,6 +190,20 @@ func TestPrometheusScrapesABoxInTrouble(t *testing.T) {
 	check(t, s, address)
 	panels(t, s, address)
 
+	// What Sourcegraph's rules and dashboards ask of cAdvisor.
+	for _, expr := range []string{
+		`avg by (name) (rate(container_cpu_usage_seconds_total[1m])) / (avg by (name) (container_spec_cpu_quota) / avg by (name) (container_spec_cpu_period))`,
+		`max by (name) (container_memory_working_set_bytes / container_spec_memory_limit_bytes)`,
+		`max by (name) (container_oom_events_total)`,
+		`count by (name) (container_last_seen{name=~"shop-searcher.*"})`,
+		`sum by (name) (rate(container_fs_reads_total[1h]) + rate(container_fs_writes_total[1h]))`,
+		`sum by (name) (container_memory_usage_bytes)`,
+	} {
+		if found, err := s.Query(t.Context(), expr, time.Now()); err != nil || len(found) == 0 {
+			t.Errorf("%s gives %d series, %v", expr, len(found), err)
+		}
+	}
+
 	found, err := s.Query(t.Context(), `max by (n) (label_replace(count by (service) ({service!=""}), "n", "all", "", ""))`, time.Now())
 	if err != nil || len(found) != 1 || found[0].Values[0] > 60 {
 		t.Errorf("series of the widest service: %v, %v", found, err)

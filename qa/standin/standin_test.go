@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 func env(pairs ...string) func(string) (string, bool) {
@@ -240,7 +241,7 @@ func FuzzShell(f *testing.F) {
 	f.Add(`a "b c" && d`)
 	f.Fuzz(func(t *testing.T, line string) {
 		words, err := split(line)
-		if err == nil && len(strings.Join(words, "")) > len(line) {
+		if err == nil && utf8.RuneCountInString(strings.Join(words, "")) > utf8.RuneCountInString(line) {
 			t.Errorf("%q gives more than it has: %q", line, words)
 		}
 	})

@@ -66,32 +66,40 @@ func checkEngineTests(b *box) {
 // containersNow lists the containers that run, with their start.
 const containersNow = `docker ps -q --no-trunc | xargs docker inspect --format '{{.Id}} {{.State.StartedAt}}' | sort`
 
-// checkMended kills and hangs dockerd and containerd. systemd brings back what
-// was killed, the supervisor what hangs; the containers run on, and the
-// supervisor takes them over as they are.
+// checkMended kills dockerd and containerd, then hangs one after the other.
+// systemd brings back what was killed, the supervisor what hangs; the
+// containers run on, and the supervisor takes them over as they are.
 func checkMended(b *box) {
 	b.t.Helper()
-	for _, row := range []struct{ unit, signal string }{
-		{"docker", "KILL"}, {"containerd", "KILL"}, {"docker", "STOP"}, {"containerd", "STOP"},
+	for _, row := range []struct {
+		signal string
+		units  []string
+	}{
+		{"KILL", []string{"docker", "containerd"}}, {"STOP", []string{"containerd"}}, {"STOP", []string{"docker"}},
 	} {
 		before := b.run(containersNow)
-		old := b.run("systemctl show -P MainPID " + row.unit)
-		b.run("kill -" + row.signal + " " + old)
-		// The shell waits for the event; the time is a bound for failures.
-		b.run(fmt.Sprintf(`timeout 300 sh -c 'until p=$(systemctl show -P MainPID %[1]s) && [ "$p" != %[2]s ] && [ "$p" != 0 ] && systemctl -q is-active %[1]s; do sleep 1; done'`, row.unit, old))
+		old := map[string]string{}
+		for _, unit := range row.units {
+			old[unit] = b.run("systemctl show -P MainPID " + unit)
+			b.run("kill -" + row.signal + " " + old[unit])
+		}
+		for _, unit := range row.units {
+			// The shell waits for the event; the time is a bound for failures.
+			b.run(fmt.Sprintf(`timeout 300 sh -c 'until p=$(systemctl show -P MainPID %[1]s) && [ "$p" != %[2]s ] && [ "$p" != 0 ] && systemctl -q is-active %[1]s; do sleep 1; done'`, unit, old[unit]))
+		}
 		b.run("timeout 120 docker version > /dev/null && holdfast wait-healthy --timeout 4m")
 		if after := b.run(containersNow); after != before {
-			b.t.Errorf("SIG%s of %s: containers before:\n%s\nafter:\n%s", row.signal, row.unit, before, after)
+			b.t.Errorf("SIG%s of %v: containers before:\n%s\nafter:\n%s", row.signal, row.units, before, after)
 		}
 		if row.signal != "STOP" {
 			continue
 		}
 		said := false
 		for _, c := range b.report().Conditions {
-			said = said || c.Code == "engine-restarted" && strings.Contains(c.Text, row.unit)
+			said = said || c.Code == "engine-restarted" && strings.Contains(c.Text, row.units[0])
 		}
 		if !said {
-			b.t.Errorf("no condition says that %s was restarted: %+v", row.unit, b.report().Conditions)
+			b.t.Errorf("no condition says that %s was restarted: %+v", row.units[0], b.report().Conditions)
 		}
 	}
 }

@@ -77,7 +77,7 @@ func checkLimits(b *box) {
 		}
 		return n
 	}
-	const mib = 1 << 20
+	const mib, page = 1 << 20, 4096
 	for path, want := range map[string]int64{
 		"system.slice/memory.min": 320 * mib, "system.slice/docker.service/memory.min": 128 * mib, "system.slice/containerd.service/memory.min": 64 * mib,
 		"system.slice/holdfast.service/memory.min": 64 * mib, "system.slice/systemd-journald.service/memory.min": 32 * mib, "init.scope/memory.min": 16 * mib,
@@ -115,14 +115,17 @@ func checkLimits(b *box) {
 			continue
 		}
 		scope := in + "docker-" + s.Container + ".scope/"
-		for file, want := range map[string]int64{"memory.min": p.MemoryMin, "memory.low": max(p.MemoryMin, p.MemoryLow), "cpu.weight": int64(p.CPUWeight), "memory.max": p.Limit.Memory} {
-			if got := group(scope + file); file != "memory.max" && got != want/4096*4096 || file == "memory.max" && want > 0 && got != want {
+		for file, want := range map[string]int64{
+			"memory.min": p.MemoryMin / page * page, "memory.low": max(p.MemoryMin, p.MemoryLow) / page * page,
+			"cpu.weight": int64(p.CPUWeight), "memory.max": p.Limit.Memory / page * page,
+		} {
+			if got := group(scope + file); got != want {
 				b.t.Errorf("%s: %s is %d, its budget says %d", s.Name, file, got, want)
 			}
 		}
 	}
 	for in, want := range low {
-		if got := group(in + "memory.low"); got != want/4096*4096 {
+		if got := group(in + "memory.low"); got != want/page*page {
 			b.t.Errorf("%smemory.low is %d, in it are %d", in, got, want)
 		}
 	}

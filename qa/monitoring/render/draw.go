@@ -246,9 +246,10 @@ func scale(v float64, unit string) (float64, int) {
 	for _, m := range []float64{1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10} {
 		if m*p >= v*0.999 {
 			parts := 4
-			if m == 1.5 || m == 3 || m == 6 {
+			switch m {
+			case 1.5, 3, 6:
 				parts = 3
-			} else if m == 2.5 || m == 5 || m == 10 || m == 1 {
+			case 1, 2.5, 5, 10:
 				parts = 5
 			}
 			return m * p * unitScale, parts

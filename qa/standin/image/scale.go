@@ -70,7 +70,12 @@ func (s Scale) Apply(file string) error {
 	for _, v := range mapping(top["volumes"]) {
 		w.bytes(mapping(mapping(v)["x-holdfast"]), "disk", s.Disk, 1<<20)
 	}
-	w.sizes(mapping(top["x-holdfast"]))
+	if x := mapping(top["x-holdfast"]); x != nil {
+		w.sizes(x)
+		if len(x) == 0 { // nothing said is nothing there
+			delete(top, "x-holdfast")
+		}
+	}
 	if w.err != nil {
 		return fmt.Errorf("%s: %w", file, w.err)
 	}
@@ -116,9 +121,6 @@ func (w *scaling) service(name string, s map[string]any) {
 
 // sizes keeps one size, whose services are the Compose keys'.
 func (w *scaling) sizes(x map[string]any) {
-	if x == nil {
-		return
-	}
 	p := mapping(mapping(x["sizes"])[w.Size])
 	if p == nil {
 		delete(x, "sizes")

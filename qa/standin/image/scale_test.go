@@ -59,7 +59,11 @@ func TestScale(t *testing.T) {
 	if _, err := budget.For(got, "", budget.Node{CPUs: 2, Memory: 24 << 30}); err != nil {
 		t.Error(err)
 	}
+	// A size that is not there is none.
 	if err := (Scale{Size: "S"}).Apply(filepath.Join(dir, "compose.yaml")); err != nil {
-		t.Error("a size that is gone is none:", err)
+		t.Fatal(err)
+	}
+	if got, err = stack.Load(t.Context(), dir, stack.Options{}); err != nil || len(got.Profiles) != 0 {
+		t.Errorf("without a size: %v", err)
 	}
 }
