@@ -56,9 +56,10 @@ lock: setup ## make the demo's images and its lock, if they are not there or no 
 tools: lock ## print the folder of the tools tree
 	@holdfast-release tools --lock $(LOCK)
 
-peers: ## build what stands in for vSphere and Google Cloud in tests
+peers: ## build what tests compare with: Docker Compose, stand-ins for vSphere and Google Cloud
 	@mkdir -p build/peers
 	@CGO_ENABLED=0 $(GO) -C qa/peers build -trimpath -o $(CURDIR)/build/peers/ ./cmd/... github.com/fsouza/fake-gcs-server
+	@CGO_ENABLED=0 $(GO) -C qa/compose build -trimpath -ldflags '-X github.com/docker/compose/v2/internal.Version=v2.40.3' -o $(CURDIR)/build/peers/docker-compose github.com/docker/compose/v2/cmd
 
 test: test-unit test-engine test-vm ## every test
 	@echo "All tests passed. Left out, because they take hours: make soak (all rows), make bench (measurements)."
@@ -78,7 +79,8 @@ soak: image ## every row of the long tests: each power cut, each interrupt, each
 	HOLDFAST_SOAK=1 HOLDFAST_IMAGE=$(CURDIR)/$(DIST) $(GO) test -tags vm -timeout 6h -count 1 -v ./qa/vm $(SOAK)
 	HOLDFAST_SOAK=1 $(GO) test -tags bake -timeout 6h -count 1 -p 1 -v ./qa/bake ./qa/script $(SOAK)
 
-bench: image ## measure bakes beside mkosi, targets beside qemu-img and tar, first boot to healthy; BENCH='-n 3'
+bench: image peers ## measure beside mkosi, qemu-img, tar, docker compose; first boot to healthy; BENCH='-n 3'
+	$(GO) run ./qa/bench -supervise $(BENCH)
 	$(GO) run ./qa/bench -targets $(BENCH)
 	$(GO) run ./qa/bench $(BENCH)
 
