@@ -57,13 +57,14 @@ func topLines(t status.Top, r status.Report, columns int) []string {
 	lines := []string{head + ", " + t.Time.UTC().Format(time.TimeOnly) + " UTC", ""}
 	lines = append(lines, nodeLines(t.Node, columns)...)
 	lines = append(lines, "")
+	// What matters least goes first, bars last.
+	few := []string{"CLASS", "VOLUMES", "READ", "WRITE", "THROTTLED", "STATE", "PIDS"}
 	for _, p := range []struct {
 		bar  int
 		drop []string
-	}{{16, nil}, {10, nil}, {6, nil}, {6, []string{"CLASS"}}, {0, []string{"CLASS"}}, {0, []string{"CLASS", "VOLUMES"}}, {0, []string{"CLASS", "VOLUMES", "READ", "WRITE"}},
-		{0, []string{"CLASS", "VOLUMES", "READ", "WRITE", "THROTTLED", "PIDS"}}} {
+	}{{16, nil}, {10, nil}, {8, few[:1]}, {8, few[:2]}, {8, few[:4]}, {8, few[:5]}, {8, few[:6]}, {6, few}, {0, few}} {
 		rows := serviceRows(t, p.bar, p.drop)
-		if len([]rune(rows[0])) <= columns || p.bar == 0 && len(p.drop) == 6 {
+		if len([]rune(rows[0])) <= columns || p.bar == 0 {
 			rows[0] = strings.TrimRight(rows[0], " ")
 			return append(lines, rows...)
 		}
@@ -72,16 +73,16 @@ func topLines(t status.Top, r status.Report, columns int) []string {
 }
 
 func nodeLines(n status.TopNode, columns int) []string {
-	width := min(30, max(0, columns-70))
+	width := min(30, max(0, columns-68))
 	t := newTable()
 	cpu := fmt.Sprintf("%s of %s cores", coresText(n.CPU), trimFloat(n.CPUs))
 	if n.CPUGuaranteed > 0 {
-		cpu += fmt.Sprintf(", %s guaranteed, %s for the system", trimFloat(n.CPUGuaranteed), trimFloat(n.CPUReserve))
+		cpu += fmt.Sprintf(", guaranteed %s, system %s", trimFloat(n.CPUGuaranteed), trimFloat(n.CPUReserve))
 	}
 	t.row("cpu", bar(known(n.CPU), n.CPUGuaranteed, n.CPUs, width), cpu)
 	memory := fmt.Sprintf("%s of %s", sizeText(float64(n.Memory)), sizeText(float64(n.MemoryTotal)))
 	if n.MemoryGuaranteed > 0 {
-		memory += fmt.Sprintf(", %s guaranteed, %s for the system", sizeText(float64(n.MemoryGuaranteed)), sizeText(float64(n.MemoryReserve)))
+		memory += fmt.Sprintf(", guaranteed %s, system %s", sizeText(float64(n.MemoryGuaranteed)), sizeText(float64(n.MemoryReserve)))
 	}
 	t.row("memory", bar(float64(n.Memory), float64(n.MemoryGuaranteed), float64(n.MemoryTotal), width), memory)
 	for _, d := range n.Disks {

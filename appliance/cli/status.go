@@ -66,7 +66,8 @@ func writeStatus(w io.Writer, r status.Report, u status.Usage) error {
 		fmt.Fprintf(t, "root\t%s\n", rootText(r.Root))
 	}
 	placeRows(t, r)
-	if r.Timings.StackHealthy > 0 {
+	// On another host the kernel has run for long before.
+	if r.Timings.StackHealthy > 0 && r.Slot != "" {
 		fmt.Fprintf(t, "healthy after\t%.1f s (daemon %.1f s, images %.1f s)\n", r.Timings.StackHealthy, r.Timings.DaemonStarted, r.Timings.ImagesLoaded)
 	}
 	budgetRows(t, r)

@@ -95,14 +95,13 @@ func (d *Daemon) generation() (number int, box bool, err error) {
 	unknown := func(err error) error {
 		return held("generation-unknown", "boot the committed image, or reinstall the box", err)
 	}
-	if !d.facts.Sealed {
+	if !d.facts.Sealed || d.c.AnyHost {
+		// A person named the stack: even on a box it is not the box's own,
+		// and the record of generations does not speak of it.
 		return 1, false, nil
 	}
 	r, err := slot.Running(d.c.Root)
 	if err != nil {
-		if d.c.AnyHost {
-			return 1, false, nil // another maker's sealed root
-		}
 		return 0, true, unknown(err)
 	}
 	home, dataErr := d.dataHome()

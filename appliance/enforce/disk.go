@@ -236,7 +236,7 @@ func (e *Enforcer) store(ctx context.Context) []status.Condition {
 	if float64(u.Used) < nearlyFull*float64(u.Limit) {
 		return nil
 	}
-	c := fullness("engine-store", "", u)
+	c := fullness("store", "", u)
 	c.Text = fmt.Sprintf("images and containers use %s of the %s they may have", size(u.Used), size(u.Limit))
 	c.Remedy = "holdfast top shows which service writes outside its volumes; restart it with a new container, or enlarge the disk and reboot"
 	return []status.Condition{c}

@@ -269,7 +269,7 @@ func TestBallastAndStore(t *testing.T) {
 	}
 	q.use[storeProject] = quota.Usage{Used: 3 * gib, Limit: 2560 * mib}
 	d.space["/state"] = Space{4 * gib, 300 * mib}
-	if got := apply(); got != "engine-store-full" {
+	if got := apply(); got != "store-full" {
 		t.Error(got)
 	}
 	// A full disk: ballast is given back at the last mark and comes again when

@@ -170,7 +170,7 @@ func (x *decision) roomToCreate() bool {
 			n++
 		}
 	}
-	return n < max(4, 2*x.o.Processors)
+	return n < max(4, 3*x.o.Processors)
 }
 
 // keepAway stops a service that shall not run now. Those that were asked to

@@ -4,6 +4,7 @@ package supervise
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -173,6 +174,12 @@ func (x *decision) stack() {
 	default:
 		x.plan.Stack = "starting"
 	}
+	if x.plan.Stack == "stopped" && !x.o.Stopping {
+		// One line for all, not one for each.
+		x.plan.Conditions = slices.DeleteFunc(x.plan.Conditions, func(c status.Condition) bool { return c.Code == "service-stopped" })
+		x.plan.Conditions = append(x.plan.Conditions, status.Condition{Code: "service-stopped", Severity: "info",
+			Text: "all services were stopped on request", Remedy: "holdfast start"})
+	}
 	x.throttleCondition()
 	for _, f := range x.o.Foreign {
 		x.plan.Conditions = append(x.plan.Conditions, status.Condition{Code: "foreign-container", Severity: "info",
@@ -186,7 +193,7 @@ func (x *decision) stack() {
 }
 
 func (x *decision) condition(s *Service, p Past, st status.Service) {
-	logs := "docker logs --tail 50 " + s.Spec.Name
+	logs := "holdfast logs " + s.Name
 	x.driftCondition(s, p)
 	switch {
 	case p.Shed != nil:

@@ -40,6 +40,7 @@ type config struct {
 	// supervise measures the supervisor, its steady state for so long.
 	supervise bool
 	steady    time.Duration
+	only      string
 }
 
 func main() {
@@ -55,6 +56,7 @@ func main() {
 	flag.BoolVar(&c.targets, "targets", false, "measure the target formats instead, into docs/results/bench-targets.md")
 	flag.BoolVar(&c.supervise, "supervise", false, "measure the supervisor instead, into docs/results/bench-supervise.md")
 	flag.DurationVar(&c.steady, "steady", 10*time.Minute, "with -supervise: how long to watch the steady state")
+	flag.StringVar(&c.only, "only", "", "with -supervise: one part (nothing, crash, reaction or steady), printed and not written")
 	flag.BoolVar(&c.verbose, "v", false, "show what mkosi and Packer print")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

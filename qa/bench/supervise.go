@@ -50,13 +50,23 @@ func benchSupervise(ctx context.Context, c config, cache string) (missed bool, e
 	defer r.close()
 	var s superviseResult
 	s.bytes = r.bytes
-	for _, part := range []func(context.Context, *superviseResult) error{r.fromNothing, r.crashLoop, r.reaction, r.steady} {
-		if err := part(ctx, &s); err != nil {
+	for _, part := range []struct {
+		name string
+		run  func(context.Context, *superviseResult) error
+	}{{"nothing", r.fromNothing}, {"crash", r.crashLoop}, {"reaction", r.reaction}, {"steady", r.steady}} {
+		if c.only != "" && c.only != part.name {
+			continue
+		}
+		if err := part.run(ctx, &s); err != nil {
 			return false, err
 		}
 	}
+	if c.only != "" {
+		fmt.Print(s.markdown(false))
+		return false, nil
+	}
 	text := fmt.Sprintf("# Bench: the supervisor\n\nMade on %s by `go run ./qa/bench %s` on %s (load average at the end %s), Docker 26.1, cgroup v%d.\n\n%s",
-		time.Now().UTC().Format(time.DateOnly), strings.Join(os.Args[1:], " "), cpuModel(), loadAverage(), cgroupVersion(), s.markdown(c))
+		time.Now().UTC().Format(time.DateOnly), strings.Join(os.Args[1:], " "), cpuModel(), loadAverage(), cgroupVersion(), s.markdown(true))
 	fmt.Print(text)
 	return s.missed(), os.WriteFile(filepath.Join(c.root, "docs/results/bench-supervise.md"), []byte(text), 0o644)
 }

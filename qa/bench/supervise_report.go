@@ -59,10 +59,14 @@ func (r *superviseResult) missed() bool {
 	return false
 }
 
-func (r *superviseResult) markdown(c config) string {
+// markdown is the table; all is false for the rows of one part only.
+func (r *superviseResult) markdown(all bool) string {
 	var b strings.Builder
 	b.WriteString("| figure | measured | at most | |\n|---|---:|---:|---|\n")
 	for _, f := range r.figures() {
+		if !all && !(f.got > 0) {
+			continue
+		}
 		verdict := f.note
 		if f.missed() {
 			verdict = strings.TrimPrefix(verdict+"; **missed**", "; ")

@@ -222,6 +222,8 @@ func TestHungShim(t *testing.T) {
 	if _, err := b.client.Do(t.Context(), "stop", []string{"web"}); err != nil {
 		t.Fatal(err)
 	}
+	// Until then the engine does not even answer what state it is in.
+	b.said("killed its shim", 1)
 	b.await("web stopped", func(status.Report) bool { return !b.containers()["web"].Up() })
 	if _, err := b.client.Do(t.Context(), "start", []string{"web"}); err != nil {
 		t.Fatal(err)

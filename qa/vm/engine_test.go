@@ -43,7 +43,7 @@ func checkEngineTests(b *box) {
 	}
 	before := b.run(containersNow)
 	out, code := b.try("cd /var/tmp && HOLDFAST_ENGINE=unix:///run/docker.sock HOLDFAST_PROGRAM=/var/tmp/holdfast HOLDFAST_STANDIN=/var/tmp/standin" +
-		" ./engine.test -test.v -test.parallel 1 -test.timeout 7m -test.run '^(" + strings.Join(engineTests, "|") + ")$' 2>&1 | tail -c 30000")
+		" ./engine.test -test.v -test.parallel 1 -test.timeout 9m -test.run '^(" + strings.Join(engineTests, "|") + ")$' 2>&1 | tail -c 30000")
 	for _, name := range engineTests {
 		if !strings.Contains(out, "--- PASS: "+name+" ") {
 			b.t.Errorf("%s did not pass on the box", name)
@@ -94,13 +94,8 @@ func checkMended(b *box) {
 		if row.signal != "STOP" {
 			continue
 		}
-		said := false
-		for _, c := range b.report().Conditions {
-			said = said || c.Code == "engine-restarted" && strings.Contains(c.Text, row.units[0])
-		}
-		if !said {
-			b.t.Errorf("no condition says that %s was restarted: %+v", row.units[0], b.report().Conditions)
-		}
+		// The condition comes with the first answer after the restart.
+		b.run(fmt.Sprintf(`timeout 120 sh -c 'until holdfast status --json | grep -q "%s.service did not answer and was restarted"; do sleep 1; done'`, row.units[0]))
 	}
 }
 

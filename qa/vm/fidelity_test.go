@@ -45,10 +45,10 @@ func checkFidelity(b *box) {
 			part = append(part, strings.TrimSuffix(filepath.Base(f), ".yaml"))
 		}
 	}
-	same := 0
+	same, also := 0, "|TestBudget|TestInitContainers"
 	for cases := range slices.Chunk(part, 10) { // a command of the box may take as long as a boot
 		out, _ := b.try("cd /var/tmp && HOLDFAST_ENGINE=unix:///run/docker.sock HOLDFAST_PEERS=/var/tmp HOLDFAST_STANDIN=/var/tmp/standin" +
-			" ./fidelity.test -test.v -test.run '^(TestFiles|TestBudget|TestInitContainers)$/^(" + strings.Join(cases, "|") + ")$' 2>&1 | grep -v '^=== ' | tail -c 30000")
+			" ./fidelity.test -test.v -test.run '^(TestFiles" + also + ")$/^(" + strings.Join(cases, "|") + ")$' 2>&1 | grep -v '^=== ' | tail -c 30000")
 		for _, name := range append(slices.Clone(cases), "") {
 			want := "--- PASS: TestFiles/" + name + " "
 			if name == "" {
@@ -58,6 +58,7 @@ func checkFidelity(b *box) {
 				b.t.Errorf("on the box's engine there is no %q\n%s", want, out)
 				break
 			}
+			also = "" // once is enough
 			if name != "" {
 				same++
 			}
