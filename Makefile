@@ -59,7 +59,7 @@ tools: lock ## print the folder of the tools tree
 peers: ## build what tests compare with: Docker Compose, stand-ins for vSphere and Google Cloud
 	@mkdir -p build/peers
 	@CGO_ENABLED=0 $(GO) -C qa/peers build -trimpath -o $(CURDIR)/build/peers/ ./cmd/... github.com/fsouza/fake-gcs-server
-	@CGO_ENABLED=0 $(GO) -C qa/compose build -trimpath -ldflags '-X github.com/docker/compose/v2/internal.Version=v2.40.3' -o $(CURDIR)/build/peers/docker-compose github.com/docker/compose/v2/cmd
+	@CGO_ENABLED=0 $(GO) -C qa/compose build -trimpath -ldflags '-s -w -X github.com/docker/compose/v2/internal.Version=v2.40.3' -o $(CURDIR)/build/peers/docker-compose github.com/docker/compose/v2/cmd
 
 test: test-unit test-engine test-vm ## every test
 	@echo "All tests passed. Left out, because they take hours: make soak (all rows), make bench (measurements)."
@@ -72,11 +72,11 @@ test-engine: image peers ## tests against real programs: Packer, Docker Engine, 
 	HOLDFAST_IMAGE=$(CURDIR)/$(DIST) HOLDFAST_PEERS=$(CURDIR)/build/peers HOLDFAST_TOOLS=$$(holdfast-release tools --lock $(LOCK)) $(GO) test -tags engine -timeout 60m -p 1 -count 1 ./...
 	$(GO) test -tags bake -timeout 60m -count 1 -p 1 -v ./qa/bake ./qa/script
 
-test-vm: image ## tests that boot the baked disk (slow without hardware virtualisation)
-	HOLDFAST_IMAGE=$(CURDIR)/$(DIST) $(GO) test -tags vm -timeout 60m -count 1 -v ./qa/vm ./qa/marketplace
+test-vm: image peers ## tests that boot the baked disk (slow without hardware virtualisation)
+	HOLDFAST_IMAGE=$(CURDIR)/$(DIST) HOLDFAST_PEERS=$(CURDIR)/build/peers $(GO) test -tags vm -timeout 60m -count 1 -v ./qa/vm ./qa/marketplace
 
-soak: image ## every row of the long tests: each power cut, each interrupt, each flipped block
-	HOLDFAST_SOAK=1 HOLDFAST_IMAGE=$(CURDIR)/$(DIST) $(GO) test -tags vm -timeout 6h -count 1 -v ./qa/vm $(SOAK)
+soak: image peers ## every row of the long tests: each power cut, each interrupt, each flipped block
+	HOLDFAST_SOAK=1 HOLDFAST_IMAGE=$(CURDIR)/$(DIST) HOLDFAST_PEERS=$(CURDIR)/build/peers $(GO) test -tags vm -timeout 6h -count 1 -v ./qa/vm $(SOAK)
 	HOLDFAST_SOAK=1 $(GO) test -tags bake -timeout 6h -count 1 -p 1 -v ./qa/bake ./qa/script $(SOAK)
 
 bench: image peers ## measure beside mkosi, qemu-img, tar, docker compose; first boot to healthy; BENCH='-n 3'

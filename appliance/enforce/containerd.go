@@ -159,7 +159,7 @@ func fields(message []byte, f func(number uint64, value []byte) error) error {
 			return bad
 		}
 		message = message[n:]
-		size := uint64(0)
+		var size uint64
 		switch tag & 7 {
 		case 0:
 			if _, n = binary.Uvarint(message); n <= 0 {

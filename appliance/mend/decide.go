@@ -82,7 +82,8 @@ func (m memory) decide(l look, now time.Time) (memory, decision) {
 	if m.since.IsZero() {
 		m.since = now
 	}
-	unit, state, n := Docker, l.docker, 0
+	var n int
+	unit, state := Docker, l.docker
 	if l.ping != nil {
 		m.pings, m.runtimes = m.pings+1, 0
 		n = m.pings

@@ -179,7 +179,7 @@ func TestConditions(t *testing.T) {
 // and what is short for good is seen within the time that is promised.
 func TestMonotonic(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		total := rapid.Int64Range(512*int64(mib), 512*gib).Draw(t, "total")
+		total := rapid.Int64Range(512*mib, 512*gib).Draw(t, "total")
 		s := Sample{
 			MemoryTotal: total, MemoryAvailable: rapid.Int64Range(0, total).Draw(t, "available"), PSI: rapid.Bool().Draw(t, "psi"),
 			MemoryFull: rapid.Float64Range(0, 1).Draw(t, "full"), IOFull10: rapid.Float64Range(0, 1).Draw(t, "io10"), IOFull60: rapid.Float64Range(0, 1).Draw(t, "io60"),

@@ -108,7 +108,7 @@ func TestSizesOfAStack(t *testing.T) {
 		{"XS", Node{0, gib, 0, 0}, "a machine of 0 cpus and 1073741824 bytes of memory cannot run a stack"},
 	} {
 		b, err := For(st, c.size, c.node)
-		got := ""
+		var got string
 		var no *Refused
 		switch {
 		case errors.As(err, &no):
