@@ -281,3 +281,15 @@ func service(r status.Report, name string) status.Service {
 	}
 	return status.Service{Name: fmt.Sprintf("no service %s", name)}
 }
+
+// notable are the conditions that are more than information, such as what a
+// host of this kind cannot enforce.
+func notable(r status.Report) []status.Condition {
+	var out []status.Condition
+	for _, c := range r.Conditions {
+		if c.Severity != "info" {
+			out = append(out, c)
+		}
+	}
+	return out
+}

@@ -222,7 +222,7 @@ func TestBrokenFactoryAfterFirstBoot(t *testing.T) {
 	}
 	b.start()
 	r := b.healthy()
-	if len(r.Conditions) != 1 || r.Conditions[0].Code != "factory-missing" || r.Conditions[0].Severity != "warning" {
+	if c := notable(r); len(c) != 1 || c[0].Code != "factory-missing" || c[0].Severity != "warning" {
 		t.Errorf("conditions %+v", r.Conditions)
 	}
 }

@@ -212,7 +212,7 @@ services:
 `)
 	b.start()
 	r := b.await("a crash loop", func(r status.Report) bool { return service(r, "web").State == "crash-loop" })
-	if r.Stack != "degraded" || len(r.Conditions) != 1 || r.Conditions[0].Code != "service-crash-loop" {
+	if c := notable(r); r.Stack != "degraded" || len(c) != 1 || c[0].Code != "service-crash-loop" {
 		t.Errorf("%+v", r)
 	}
 	if s := service(r, "web"); s.Restarts != 4 || !strings.Contains(s.Reason, "exit code 3") {
@@ -281,7 +281,7 @@ func TestEngineKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := b.await("a stack healthy again", func(r status.Report) bool {
-		return r.Stack == "healthy" && len(r.Conditions) == 0 && !service(r, "edge").Since.Before(before["edge"].Started.Add(1))
+		return r.Stack == "healthy" && len(notable(r)) == 0 && !service(r, "edge").Since.Before(before["edge"].Started.Add(1))
 	})
 	after := b.containers()
 	for name, c := range before {
