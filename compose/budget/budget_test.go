@@ -63,7 +63,7 @@ func TestDemoFitsXS(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "demo-xs.txt", b.Table())
-	if b, err = For(st, "", Node{CPUs: 2, Memory: seen(2 * gib), Data: 1 * gib}); err != nil || b.Size != "XS" {
+	if b, err = For(st, "", Node{CPUs: 2, Memory: seen(2 * gib), Data: 4 * gib}); err != nil || b.Size != "XS" {
 		t.Errorf("on 2 GiB: %v %v", b, err)
 	}
 	if sizes, err := Prove(st); err != nil || len(sizes) != len(Sizes()) {
