@@ -77,6 +77,7 @@ test-vm: image peers ## tests that boot the baked disk (slow without hardware vi
 
 soak: image peers ## every row of the long tests: each power cut, each interrupt, each flipped block
 	HOLDFAST_SOAK=1 HOLDFAST_IMAGE=$(CURDIR)/$(DIST) HOLDFAST_PEERS=$(CURDIR)/build/peers $(GO) test -tags vm -timeout 6h -count 1 -v ./qa/vm $(SOAK)
+	HOLDFAST_SOAK=1 HOLDFAST_TOOLS=$$(holdfast-release tools --lock $(LOCK)) $(GO) test -tags engine -timeout 1h -count 1 -run TestCrashLoopOfMany -v ./qa/engine
 	HOLDFAST_SOAK=1 $(GO) test -tags bake -timeout 6h -count 1 -p 1 -v ./qa/bake ./qa/script $(SOAK)
 
 bench: image peers ## measure beside mkosi, qemu-img, tar, docker compose; first boot to healthy; BENCH='-n 3'
