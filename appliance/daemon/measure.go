@@ -107,7 +107,7 @@ func (d *Daemon) enforcer() *enforce.Enforcer {
 	if d.c.Root != "" {
 		return nil
 	}
-	c := enforce.Config{}
+	c := enforce.Config{Quotas: enforce.Observed{}}
 	if d.box {
 		run := d.c.Commands
 		if run == nil {

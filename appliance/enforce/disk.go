@@ -76,8 +76,8 @@ func (e *Enforcer) quotas(ctx context.Context) []status.Condition {
 	if len(observed) > 0 {
 		list = append(list, status.Condition{
 			Code: "disk-budget-observed", Severity: "info",
-			Text:   fmt.Sprintf("disk budgets of %s are not enforced: their file system has no project quotas", strings.Join(observed, ", ")),
-			Remedy: "nothing on a host of your own, or put the engine's volumes on XFS mounted with prjquota; a Holdfast box does it",
+			Text:   fmt.Sprintf("disk budgets of %s are observed, not enforced: only a Holdfast box has project quotas to hold them with", strings.Join(observed, ", ")),
+			Remedy: "nothing on a host of your own; on a box look at mount | grep prjquota, then reboot",
 		})
 	}
 	if err := errors.Join(errs...); err != nil {
