@@ -234,7 +234,7 @@ limit /v/cache 1048578 100 MiB`
 		t.Error(got)
 	}
 	c := e.Conditions()
-	if got := disk(e, shop()); got != "disk-budget-observed" || !strings.Contains(e.told["volumes"][0].Text, "db, cache are not") {
+	if got := disk(e, shop()); got != "disk-budget-observed" || !strings.Contains(e.told["volumes"][0].Text, "db, cache are observed") {
 		t.Errorf("%s %+v %+v", got, e.told["volumes"], c)
 	}
 }
