@@ -254,6 +254,13 @@ func TestSeedGoesOnWhereItStopped(t *testing.T) {
 	partial := filepath.Join(b.dir, "state/fetch/unverified", strings.TrimPrefix(layer, "sha256:"))
 	grown(t, partial, 1<<20)
 	b.signal(syscall.SIGKILL)
+	// What was on its way beside the layer may be asked for again.
+	underway := map[string]bool{layer: true}
+	for _, q := range s.requests() {
+		digest, _, _ := strings.Cut(q, " ")
+		_, err := os.Stat(filepath.Join(b.dir, "state/fetch/blobs/sha256", strings.TrimPrefix(digest, "sha256:")))
+		underway[digest] = err != nil && partOf(t, images[s.ref("shop/web:1.0.0")], digest) || digest == layer
+	}
 	close(s.over)
 	first := len(s.requests())
 	b.start()
@@ -268,14 +275,24 @@ func TestSeedGoesOnWhereItStopped(t *testing.T) {
 		}
 	}
 	for digest, n := range count {
-		want := 1
-		if digest == layer {
-			want = 2
-		}
-		if n != want {
-			t.Errorf("%s was asked for %d times, want %d", digest, n, want)
+		if n > 2 || n == 2 && !underway[digest] || n == 1 && digest == layer {
+			t.Errorf("%s was asked for %d times", digest, n)
 		}
 	}
+}
+
+// partOf says whether a blob is an image's manifest, config or a layer.
+func partOf(t *testing.T, img v1.Image, digest string) bool {
+	t.Helper()
+	m, err := img.Manifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := img.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return own.String() == digest || m.Config.Digest.String() == digest || slices.ContainsFunc(m.Layers, func(l v1.Descriptor) bool { return l.Digest.String() == digest })
 }
 
 // grown waits until a file has at least n bytes.
