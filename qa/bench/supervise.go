@@ -164,14 +164,10 @@ func (r *rig) plain(ctx context.Context, name, services string) (*subject, error
 	return s, s.load(ctx, set)
 }
 
-// sourcegraph copies the 26-service stack with stand-ins, scaled as in the
-// tests of that stack.
+// sourcegraph copies the public deployment's 26 services with stand-ins, scaled
+// as in the tests of that stack: what both sides wait for is the same there.
 func (r *rig) sourcegraph(ctx context.Context) (*subject, error) {
-	dirs, err := filepath.Glob(filepath.Join(r.c.root, "compose/stacks/sourcegraph/*/compose.yaml"))
-	if err != nil || len(dirs) == 0 {
-		return nil, fmt.Errorf("no stack in compose/stacks/sourcegraph: %v", err)
-	}
-	st, err := stack.Load(ctx, dirs[len(dirs)-1], stack.Options{})
+	st, err := stack.Load(ctx, filepath.Join(r.c.root, "qa/sourcegraph/testdata/public/compose.yaml"), stack.Options{})
 	if err != nil {
 		return nil, err
 	}

@@ -73,6 +73,6 @@ func (r *superviseResult) markdown(all bool) string {
 		}
 		fmt.Fprintf(&b, "| %s | %.2f %s | %g %s | %s |\n", f.what, f.got, f.unit, f.want, f.unit, verdict)
 	}
-	b.WriteString("\nThe stack of 26 is compose/stacks/sourcegraph with stand-ins, a sixteenth of its memory; docker compose does not wait for what has no\nhealth check there, and Holdfast does: it probes those services by itself.\n")
+	b.WriteString("\nThe stack of 26 is the public deployment of Sourcegraph (qa/sourcegraph/testdata/public) with stand-ins, a sixteenth of its memory.\nNeither side probes what has no health check there.\n")
 	return b.String()
 }
