@@ -74,12 +74,13 @@ func stepDisk(ctx context.Context, w *work) (m made, err error) {
 	if err != nil {
 		return m, err
 	}
-	// The disk's cache is written out while the bytes are read once more for
-	// their hash: one waits for the disk, the other for the processor.
-	synced := make(chan error, 1)
-	go func() { synced <- f.Sync() }()
+	// On disk first: where data is while it is on its way there, a file system
+	// may answer wrongly, and a hash of zeros in its place would be believed.
+	if err := f.Sync(); err != nil {
+		return m, err
+	}
 	sum, err := extents.HashSparse(ctx, f, nil)
-	if err := errors.Join(err, <-synced); err != nil {
+	if err != nil {
 		return m, err
 	}
 	for _, p := range table.Parts {

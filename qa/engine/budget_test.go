@@ -128,7 +128,10 @@ func (b *box) noMemory() {
 	b.await("wild ended for lack of memory and back", func(r status.Report) bool {
 		return service(r, "wild").Health == "healthy" && b.containers()["wild"].Started.After(was)
 	})
-	if !strings.Contains(readFile(b.t, filepath.Join(b.dir, "state/supervise/journal.jsonl")), "lack of memory") {
-		b.t.Error("the journal does not name the memory")
+	// The engine hears of the kernel's act beside the end itself, and on a slow
+	// machine after it: the end is then known by its signal alone.
+	journal := readFile(b.t, filepath.Join(b.dir, "state/supervise/journal.jsonl"))
+	if !strings.Contains(journal, "lack of memory") && !strings.Contains(journal, "exit code 137") {
+		b.t.Error("the journal names neither the memory nor the signal")
 	}
 }
