@@ -118,12 +118,18 @@ func (b *box) do(service string, words ...string) {
 // logged waits until a service has printed a text.
 func (b *box) logged(service, text string) {
 	b.t.Helper()
+	b.loggedOr(service, text, func() bool { return false })
+}
+
+// loggedOr is logged, or until something else has happened.
+func (b *box) loggedOr(service, text string, or func() bool) {
+	b.t.Helper()
 	deadline := time.After(patience)
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		out := b.docker("logs", "--tail", "50", b.project+"-"+service+"-1")
-		if strings.Contains(out, text) {
+		if strings.Contains(out, text) || or() {
 			return
 		}
 		select {
