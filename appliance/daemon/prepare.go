@@ -115,7 +115,7 @@ func (d *Daemon) generation() (number int, box bool, err error) {
 	if err != nil {
 		return 0, true, unknown(err)
 	}
-	g, err := slot.Choose(rec, r)
+	g, _, err := slot.Choose(rec, r)
 	if err != nil {
 		return 0, true, unknown(err)
 	}

@@ -95,7 +95,7 @@ func observeHome(ctx context.Context, env Env, asked bool) (View, error) {
 	rec, err := slot.Load(env.Root)
 	switch {
 	case err == nil:
-		if _, err := slot.Choose(rec, v.Running); err != nil {
+		if _, _, err := slot.Choose(rec, v.Running); err != nil {
 			return v, err
 		}
 		v.Record = &rec

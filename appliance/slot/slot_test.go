@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -91,14 +92,14 @@ func TestRecordKeepsAndChooses(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := Load(root)
-	if err != nil || got != want {
+	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Fatalf("got %+v, %v; want %+v", got, err, want)
 	}
-	if gen, err := Choose(got, running); err != nil || gen.Data != "data-1" {
+	if gen, _, err := Choose(got, running); err != nil || gen.Data != "data-1" {
 		t.Errorf("own root: %+v, %v", gen, err)
 	}
 	for _, foreign := range []Root{{Letter: "B", Hash: slottest.Hash}, {Letter: "A", Hash: strings.Repeat("cd", 32)}} {
-		if gen, err := Choose(got, foreign); !errors.Is(err, ErrForeignRoot) {
+		if gen, _, err := Choose(got, foreign); !errors.Is(err, ErrForeignRoot) {
 			t.Errorf("foreign root %+v got %+v, %v", foreign, gen, err)
 		}
 	}

@@ -51,6 +51,9 @@ type Report struct {
 	Budget *NodeBudget `json:"budget,omitempty"`
 	// Pressure is what the box lacks now, nil where nothing watches it.
 	Pressure *PressureState `json:"pressure,omitempty"`
+	// Upgrade says what is known of other releases, nil where the box can have
+	// none.
+	Upgrade *Upgrade `json:"upgrade,omitempty"`
 	// Allowances are what services have that is refused elsewhere; empty as a
 	// rule.
 	Allowances []Allowance `json:"allowances"`

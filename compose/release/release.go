@@ -43,6 +43,23 @@ type Description struct {
 	Factory string `json:"factory,omitempty"`
 	// Images, sorted by reference, are all images the stack names.
 	Images []Image `json:"images"`
+
+	// Parts are the blobs that make the release installable on a box that
+	// runs; nil in a factory, whose disk holds them in other places.
+	Parts *Parts `json:"parts,omitempty"`
+	// Verity makes the hash tree of Parts.Root.
+	Verity *Verity `json:"verity,omitempty"`
+	// Epoch is the security epoch: a box that has committed a release never
+	// fetches one of a lower epoch.
+	Epoch int `json:"epoch,omitempty"`
+	// MinFrom is the oldest version a box may come from; "" means any.
+	MinFrom string `json:"min_from,omitempty"`
+	// Engine names the container engine in the root by its packages'
+	// versions: roots of the same engine share its store.
+	Engine       string       `json:"engine,omitempty"`
+	Requirements Requirements `json:"requirements,omitzero"`
+	Gate         Gate         `json:"gate,omitzero"`
+	Update       Update       `json:"update,omitzero"`
 }
 
 // Seed is the Factory of a release whose layout lists its images, by digest
