@@ -97,7 +97,13 @@ func (p Past) ended(s *Service, generation int, c *engine.Container, o Observed,
 		p.Ending = ""
 		return p, ""
 	}
+	// With the code of SIGKILL alone: the kernel may have ended a part that
+	// the service could do without.
+	starved := c.OOMKilled || o.OOM[c.ID] && c.ExitCode == killed
 	p.Why = endText(c)
+	if starved {
+		p.Why = starvedText(c)
+	}
 	if !counted || o.Stopping {
 		p.Ended = endNone
 		return p, ""
@@ -120,7 +126,7 @@ func (p Past) ended(s *Service, generation int, c *engine.Container, o Observed,
 	case byHand:
 		p.Cause, p.Why = causeDrift, "stopped by hand ("+p.Why+")"
 		p.Drift = &Drift{At: now, Text: "it was stopped by hand and started again"}
-	case c.OOMKilled:
+	case starved:
 		p.Cause = causeOOM
 	}
 	p = p.forgive(s, well, c.Finished)
@@ -153,10 +159,20 @@ func (p Past) fail(s *Service, now time.Time, jitter func() float64) Past {
 	return p
 }
 
+// killed is the exit code of what SIGKILL ended, killedText how it reads.
+const (
+	killed     = 128 + 9
+	killedText = "ended with exit code 137"
+)
+
+func starvedText(c *engine.Container) string {
+	return fmt.Sprintf("killed for lack of memory (exit code %d)", c.ExitCode)
+}
+
 func endText(c *engine.Container) string {
 	switch {
 	case c.OOMKilled:
-		return fmt.Sprintf("killed for lack of memory (exit code %d)", c.ExitCode)
+		return starvedText(c)
 	case c.Error != "":
 		return c.Error
 	}

@@ -64,6 +64,9 @@ type Config struct {
 	// Stuck is told of a container that the engine did not end in time; it
 	// must not block. nil where nobody can help.
 	Stuck func(container string)
+	// Carry keeps what belongs to the data beside it, see Carried; nil where
+	// data never changes under a stack.
+	Carry func(Carried) error
 }
 
 // Prober checks running containers; *probe.Runner is one.
@@ -86,6 +89,7 @@ type Supervisor struct {
 	busy     map[string]Kind
 	under    map[string]Op // the operations that make it busy
 	byHand   map[string]bool
+	oom      map[string]bool
 	ours     map[string]int // stops that we asked for and have no event yet
 	pending  []*request
 	stopping bool
@@ -98,6 +102,7 @@ type Supervisor struct {
 	plan     atomic.Pointer[status.Plan]
 	ops      sync.WaitGroup
 	turns    meter
+	told     *Carried // what Carry has kept last
 }
 
 // New prepares a supervisor; Run does everything.
@@ -119,7 +124,7 @@ func New(c Config) (*Supervisor, error) {
 	}
 	s := &Supervisor{
 		c: c, commands: make(chan bool), requests: make(chan *request), wakes: make(chan struct{}, 1), results: make(chan result), over: make(chan struct{}),
-		view: newView(), busy: map[string]Kind{}, under: map[string]Op{}, byHand: map[string]bool{}, ours: map[string]int{},
+		view: newView(), busy: map[string]Kind{}, under: map[string]Op{}, byHand: map[string]bool{}, oom: map[string]bool{}, ours: map[string]int{},
 		probed: slices.ContainsFunc(c.Desired.Services, func(s Service) bool { return len(s.Probes) > 0 }),
 	}
 	s.keep = c.Journal.Save

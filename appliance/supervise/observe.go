@@ -42,6 +42,9 @@ type Observed struct {
 	Busy map[string]Kind
 	// ByHand holds containers that somebody else asked the engine to stop.
 	ByHand map[string]bool
+	// OOM holds containers that the kernel has killed something of for lack of
+	// memory. The engine tells of it apart from the end, which may not say so.
+	OOM map[string]bool
 	// Stopping is true while the stack is being stopped as a whole.
 	Stopping bool
 	// Processors of the machine, 0 counts as 1.

@@ -32,6 +32,7 @@ func (s *Supervisor) round(ctx context.Context) (time.Duration, error) {
 	o := s.observed()
 	if s.fresh {
 		clear(s.byHand)
+		clear(s.oom)
 		clear(s.ours)
 	}
 	s.fresh, s.lost = false, nil
@@ -60,6 +61,7 @@ func (s *Supervisor) round(ctx context.Context) (time.Duration, error) {
 		s.write(Entry{Act: "seen", Service: n.Service, Container: short(n.Container), Because: n.Text})
 	}
 	s.changes(h, plan)
+	s.carry(o)
 	s.answer(plan)
 	s.keepPlan(plan, now)
 	s.publish(plan)
@@ -257,6 +259,10 @@ func (s *Supervisor) note(e engine.Event) (look bool) {
 	switch action {
 	case "start":
 		delete(s.byHand, e.Container)
+		delete(s.oom, e.Container)
+	case "oom":
+		s.starved(e)
+		return false
 	case "kill":
 		switch e.Signal {
 		case "1", "9", "10", "12", "28":
@@ -273,6 +279,7 @@ func (s *Supervisor) note(e engine.Event) (look bool) {
 		return false
 	case "destroy":
 		delete(s.byHand, e.Container)
+		delete(s.oom, e.Container)
 		delete(s.ours, e.Container)
 	case "die":
 		if k := s.busy[e.Service]; k == Start || k == RestartOp {
@@ -287,4 +294,19 @@ func (s *Supervisor) note(e engine.Event) (look bool) {
 	}
 	s.view.mark(e.Container, e.Service)
 	return s.busy[e.Service] == ""
+}
+
+// tellsLate bounds how long after the start that followed an end the engine
+// may still tell that the end was for lack of memory.
+const tellsLate = 10 * time.Second
+
+// starved keeps what the kernel did until the end is judged. Where that has
+// been, the record still gets the reason.
+func (s *Supervisor) starved(e engine.Event) {
+	c, p := s.view.find(e.Container), s.h.Past[e.Service]
+	if c != nil && p.Container == c.ID && p.Why == killedText && (!c.Up() || e.Time.Sub(c.Started) < tellsLate) {
+		s.write(Entry{Act: "seen", Service: e.Service, Because: "its last end was for lack of memory: the engine says so only now"})
+		return
+	}
+	s.oom[e.Container] = true
 }

@@ -285,7 +285,7 @@ func (s *Supervisor) observed() Observed {
 	v := &s.view
 	o := Observed{
 		Services: v.services, Networks: v.networks, Volumes: v.volumes, Foreign: v.foreign,
-		Boot: s.c.Boot, Busy: s.busyOrStale(), ByHand: s.byHand, Stopping: s.stopping, Fresh: s.fresh, Processors: s.c.Processors,
+		Boot: s.c.Boot, Busy: s.busyOrStale(), ByHand: s.byHand, OOM: s.oom, Stopping: s.stopping, Fresh: s.fresh, Processors: s.c.Processors,
 	}
 	if s.c.Pressure != nil {
 		o.Pressure = s.c.Pressure()

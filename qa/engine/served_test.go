@@ -118,24 +118,24 @@ func (b *box) do(service string, words ...string) {
 // logged waits until a service has printed a text.
 func (b *box) logged(service, text string) {
 	b.t.Helper()
-	b.loggedOr(service, text, func() bool { return false })
+	b.holds("the log of "+service, text, func() string { return b.docker("logs", "--tail", "50", b.project+"-"+service+"-1") })
 }
 
-// loggedOr is logged, or until something else has happened.
-func (b *box) loggedOr(service, text string, or func() bool) {
+// holds waits until what read gives has a text in it.
+func (b *box) holds(what, text string, read func() string) {
 	b.t.Helper()
 	deadline := time.After(patience)
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		out := b.docker("logs", "--tail", "50", b.project+"-"+service+"-1")
-		if strings.Contains(out, text) || or() {
+		out := read()
+		if strings.Contains(out, text) {
 			return
 		}
 		select {
 		case <-tick.C:
 		case <-deadline:
-			b.t.Fatalf("waited for %s to print %q:\n%s", service, text, out)
+			b.t.Fatalf("waited for %s to hold %q:\n%s", what, text, out)
 		}
 	}
 }

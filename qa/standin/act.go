@@ -303,6 +303,7 @@ func takeAll(ctx context.Context) {
 // fork starts processes that do nothing. They end with this one, which is
 // the init of the container's process namespace.
 func (a *actor) fork(ctx context.Context) {
+	spareThreads()
 	try(ctx, func() error {
 		p, err := os.StartProcess("/proc/self/exe", []string{"standin", "hold"}, &os.ProcAttr{})
 		if err == nil {
@@ -312,6 +313,27 @@ func (a *actor) fork(ctx context.Context) {
 		}
 		return err
 	})
+}
+
+// spareThreads gives the runtime threads that it will want once none is to be
+// had any more: it ends the process where the kernel refuses it one.
+func spareThreads() {
+	var pipe [2]int
+	if err := syscall.Pipe(pipe[:]); err != nil {
+		return
+	}
+	var up, done sync.WaitGroup
+	for range 8 {
+		up.Add(1)
+		done.Go(func() {
+			up.Done()
+			syscall.Read(pipe[0], make([]byte, 1)) // blocks its thread, until there is no writer
+		})
+	}
+	up.Wait()
+	syscall.Close(pipe[1])
+	done.Wait()
+	syscall.Close(pipe[0])
 }
 
 // hold does nothing until it is ended.

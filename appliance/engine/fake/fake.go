@@ -136,6 +136,18 @@ func (e *Engine) Kill(service string, code int) {
 	}
 }
 
+// Starved tells that the kernel has killed something of a service for lack of
+// memory. A real engine does so before or after the end, or without one.
+func (e *Engine) Starved(service string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, c := range e.containers {
+		if c.Labels[engine.ServiceLabel] == service {
+			e.emit(c, "oom", "")
+		}
+	}
+}
+
 // StopByHand is a person's docker stop.
 func (e *Engine) StopByHand(service string) {
 	e.mu.Lock()
