@@ -106,6 +106,48 @@ variable "factory" {
   description = "embedded: the disk holds the stack's images; seed: boxes fetch them at first boot."
 }
 
+variable "epoch" {
+  type        = number
+  default     = 0
+  description = "Security epoch: raise it where going back to an earlier release would bring a known hole back."
+}
+
+variable "min_from" {
+  type        = string
+  default     = ""
+  description = "Oldest version that boxes may upgrade from; by default any."
+}
+
+variable "update_source" {
+  type        = string
+  default     = ""
+  description = "Where boxes look for later releases: https://..., oci://host/repository; by default nowhere."
+}
+
+variable "update_channel" {
+  type        = string
+  default     = ""
+  description = "Channel that boxes follow; by default stable."
+}
+
+variable "gate_deadline" {
+  type        = string
+  default     = "15m"
+  description = "How long an upgrade to this release may take to be healthy before it is rolled back."
+}
+
+variable "gate_window" {
+  type        = string
+  default     = "10s"
+  description = "How long it must then stay healthy before it is committed."
+}
+
+variable "trust_root" {
+  type        = string
+  default     = ""
+  description = "The root.json of `holdfast-release keys init`, sealed in the root: boxes upgrade to what its keys vouch for."
+}
+
 variable "size" {
   type        = string
   default     = "XS"
@@ -160,6 +202,13 @@ source "holdfast" "image" {
   signing_key    = var.signing_key
   signing_cert   = var.signing_cert
   factory        = var.factory
+  epoch          = var.epoch
+  min_from       = var.min_from
+  update_source  = var.update_source
+  update_channel = var.update_channel
+  gate_deadline  = var.gate_deadline
+  gate_window    = var.gate_window
+  trust_root     = var.trust_root
   output         = var.output != "" ? var.output : "${path.root}/dist/${local.release}"
   cache          = var.cache
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -30,6 +31,7 @@ func plan() []step {
 		{"factory", []string{"seal", "images"}, stepFactory},
 		{"sbom", []string{"images"}, stepSBOM},
 		{"disk", []string{"uki", "factory"}, stepDisk},
+		{"release", []string{"uki", "images", "sbom"}, stepRelease},
 	}
 }
 
@@ -110,7 +112,7 @@ func stepTools(ctx context.Context, w *work) (made, error) {
 func finish(w *work, inputs string, times []StepTime) (*Manifest, error) {
 	c := w.cfg
 	m := &Manifest{Format: 1, Name: c.Name, Version: c.Version, OSVersion: w.seal.meta.OSVersion, RootHash: w.seal.meta.RootHash,
-		Factory: c.Factory, Sizes: w.sizes, Inputs: inputs, Partitions: w.parts, Steps: times}
+		Release: w.release, Factory: c.Factory, Sizes: w.sizes, Inputs: inputs, Partitions: w.parts, Steps: times}
 	if err := os.WriteFile(filepath.Join(w.tmp, LockName), w.lock.Marshal(), 0o644); err != nil {
 		return nil, err
 	}
@@ -146,6 +148,8 @@ const (
 	LockName     = "holdfast.lock"
 	CertName     = "signing.crt"
 	ManifestName = "manifest.json"
+	// ReleaseName is the folder with the release.
+	ReleaseName = "release"
 )
 
 // seen is what a finished output folder looked like, so that the next bake can
@@ -163,7 +167,11 @@ type fileMark struct {
 
 func remember(c Config, m *Manifest) error {
 	s := seen{Inputs: m.Inputs, Files: map[string]fileMark{}}
-	for _, n := range outputNames(m) {
+	names, err := outputNames(c.Output, m)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
 		k, err := mark(filepath.Join(c.Output, n))
 		if err != nil {
 			return err
@@ -179,12 +187,21 @@ func remember(c Config, m *Manifest) error {
 
 func seenPath(c Config) string { return filepath.Join(c.Cache, "outputs", key(c.Output)+".json") }
 
-func outputNames(m *Manifest) []string {
+// outputNames are the files of a bake, those of the release among them.
+func outputNames(dir string, m *Manifest) ([]string, error) {
 	names := []string{ManifestName}
 	for _, f := range m.Files {
 		names = append(names, f.Name)
 	}
-	return names
+	err := filepath.WalkDir(filepath.Join(dir, ReleaseName), func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		name, err := filepath.Rel(dir, p)
+		names = append(names, name)
+		return err
+	})
+	return names, err
 }
 
 // unchanged is true when the output folder holds a bake of the same inputs and
@@ -202,7 +219,11 @@ func unchanged(c Config, inputs string) (*Manifest, bool) {
 	if err != nil || m.Inputs != inputs {
 		return nil, false
 	}
-	for _, n := range outputNames(m) {
+	names, err := outputNames(c.Output, m)
+	if err != nil || len(names) != len(s.Files) {
+		return nil, false
+	}
+	for _, n := range names {
 		if k, err := mark(filepath.Join(c.Output, n)); err != nil || k != s.Files[n] {
 			return nil, false
 		}

@@ -44,6 +44,23 @@ type Config struct {
 	// into the factory partition; Seed nowhere, boxes fetch them by digest at
 	// their first boot.
 	Factory string
+	// Epoch is the release's security epoch, 0 to release.MaxEpoch: it rises
+	// where going back to what came before would bring a known hole back.
+	Epoch int
+	// MinFrom is the oldest version that boxes may come from; "" is any.
+	MinFrom string
+	// UpdateSource and UpdateChannel are where boxes look for later releases
+	// unless they are told otherwise; "" is nowhere, and "stable".
+	UpdateSource  string
+	UpdateChannel string
+	// GateDeadline and GateWindow are what a trial of this release has to be
+	// healthy in, and for, in whole seconds; 0 is 15 minutes, and 10 seconds.
+	GateDeadline time.Duration
+	GateWindow   time.Duration
+	// TrustRoot is a file of TUF root metadata, made by `holdfast-release keys
+	// init`, that is sealed in the root: releases are fetched by boxes only
+	// where it vouches for them. "" seals none, and such a box takes none.
+	TrustRoot string
 	// SigningKey and SigningCert are PEM files: an RSA private key and its
 	// certificate. If neither file exists and MakeKey is set, a demo pair is
 	// made there, and the Progress is told so loudly.
@@ -92,12 +109,17 @@ type OS struct {
 	InitrdModules []string
 	InitrdDrivers []string
 	InitrdOmit    []string
+	// InitrdFiles enter the initrd verbatim, mode 0644; may be nil.
+	InitrdFiles fs.FS
 	// Cmdline is the kernel command line without what the builder adds for
 	// dm-verity.
 	Cmdline []string
 	// Supervisor is the on-box program, a static linux/amd64 binary that
 	// becomes /usr/bin/holdfast.
 	Supervisor []byte
+	// Engine names the container engine in the root; "" names it by the
+	// versions of its packages in the lock.
+	Engine string
 }
 
 // Result is a finished bake.
@@ -119,6 +141,9 @@ type Manifest struct {
 	OSVersion string `json:"os_version"`
 	// RootHash is the dm-verity root hash, 64 hex digits.
 	RootHash string `json:"root_hash"`
+	// Release is the digest of the release manifest in the folder "release",
+	// "sha256:<hex>".
+	Release string `json:"release"`
 	// Factory is Embedded or Seed: whether the disk holds the stack's images.
 	Factory string `json:"factory"`
 	// Sizes are the machines that the stack's budgets were proven for,
@@ -126,7 +151,8 @@ type Manifest struct {
 	Sizes []budget.Size `json:"sizes"`
 	// Inputs is the sha256 over everything the bake read.
 	Inputs string `json:"inputs"`
-	// Files in the output folder but this one, sorted by name.
+	// Files in the output folder but this one and those below "release", whose
+	// names are their digests.
 	Files []ManifestFile `json:"files"`
 	// Partitions of disk.raw in order.
 	Partitions []ManifestPartition `json:"partitions"`

@@ -26,8 +26,10 @@ type entry struct {
 	data []byte
 }
 
-// overlay lists what is added to the root, sorted by path.
-func overlay(o OS, trust []byte) ([]entry, error) {
+// overlay lists what is added to the root, sorted by path. trust is the
+// release's certificate, trustRoot the root of TUF's roles (nil for none),
+// engine the name of the container engine.
+func overlay(o OS, trust, trustRoot []byte, engine string) ([]entry, error) {
 	byPath := map[string]entry{}
 	add := func(e entry) { byPath[e.path] = e }
 	for _, d := range o.Dirs {
@@ -56,6 +58,12 @@ func overlay(o OS, trust []byte) ([]entry, error) {
 	}
 	add(entry{path: "usr/bin/holdfast", mode: 0o755, data: o.Supervisor})
 	add(entry{path: "usr/lib/holdfast/trust/release.pem", mode: 0o644, data: trust})
+	if trustRoot != nil {
+		add(entry{path: "usr/lib/holdfast/trust/root.json", mode: 0o644, data: trustRoot})
+	}
+	if engine != "" {
+		add(entry{path: "usr/lib/holdfast/engine", mode: 0o644, data: []byte(engine + "\n")})
+	}
 	list := make([]entry, 0, len(byPath))
 	for _, e := range byPath {
 		list = append(list, e)

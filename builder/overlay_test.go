@@ -121,7 +121,7 @@ func TestOverlay(t *testing.T) {
 	o := OS{Files: fstest.MapFS{"usr/lib/a": {Data: []byte("1")}, "usr/lib/run": {Data: []byte("2")}},
 		Modes: map[string]fs.FileMode{"usr/lib/run": 0o755}, Links: map[string]string{"/etc/a": "../usr/lib/a"},
 		Dirs: []string{"/efi"}, Supervisor: []byte("s")}
-	list, err := overlay(o, []byte("pem"))
+	list, err := overlay(o, []byte("pem"), []byte("{}"), "docker.io-1_containerd-2")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func TestOverlay(t *testing.T) {
 	for _, e := range list {
 		got = append(got, fmt.Sprintf("%s %v", e.path, e.mode))
 	}
-	want := "efi drwxr-xr-x|etc/a Lrwxrwxrwx|usr/bin/holdfast -rwxr-xr-x|usr/lib/a -rw-r--r--|usr/lib/holdfast/trust/release.pem -rw-r--r--|usr/lib/run -rwxr-xr-x"
+	want := "efi drwxr-xr-x|etc/a Lrwxrwxrwx|usr/bin/holdfast -rwxr-xr-x|usr/lib/a -rw-r--r--|usr/lib/holdfast/engine -rw-r--r--|usr/lib/holdfast/trust/release.pem -rw-r--r--|usr/lib/holdfast/trust/root.json -rw-r--r--|usr/lib/run -rwxr-xr-x"
 	if s := strings.Join(got, "|"); s != want {
 		t.Errorf("got  %s\nwant %s", s, want)
 	}

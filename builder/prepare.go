@@ -55,6 +55,9 @@ func prepare(ctx context.Context, c Config, p Progress) (*work, error) {
 	default:
 		return nil, fmt.Errorf("factory: %q is neither %q nor %q", c.Factory, Embedded, Seed)
 	}
+	if err := c.CheckUpgrade(); err != nil {
+		return nil, err
+	}
 	if len(c.OS.Supervisor) == 0 {
 		return nil, errors.New("the supervisor is not built into this program: build it with `make`, which embeds it")
 	}
@@ -89,7 +92,16 @@ func prepare(ctx context.Context, c Config, p Progress) (*work, error) {
 	if err := w.keys(p); err != nil {
 		return nil, err
 	}
-	w.add, err = overlay(c.OS, w.certPEM)
+	trustRoot, err := readTrustRoot(c.TrustRoot)
+	if err != nil {
+		return nil, err
+	}
+	if w.engine = c.OS.Engine; w.engine == "" {
+		if w.engine, err = engineOf(w.lock.OS); err != nil {
+			return nil, err
+		}
+	}
+	w.add, err = overlay(c.OS, w.certPEM, trustRoot, w.engine)
 	return w, err
 }
 
@@ -181,10 +193,11 @@ func (w *work) keys(p Progress) error {
 func (w *work) inputs() string {
 	c := w.cfg
 	h := sha256.New()
-	fmt.Fprintf(h, "bake 3 %q %q %q %d %d %q\n", c.Name, c.Version, c.Factory, c.SlotSize, c.DiskSize, version.Version)
+	fmt.Fprintf(h, "bake 4 %q %q %q %d %d %q\n", c.Name, c.Version, c.Factory, c.SlotSize, c.DiskSize, version.Version)
+	fmt.Fprintln(h, key(c.Epoch, c.MinFrom, c.UpdateSource, c.UpdateChannel, c.GateDeadline, c.GateWindow))
 	fmt.Fprintf(h, "%s\n%s\n", w.lock.Marshal(), overlayHash(w.add))
 	fmt.Fprintln(h, key(c.OS.Remove, c.OS.Purge, c.OS.Move, c.OS.InitrdModules, c.OS.InitrdDrivers, c.OS.InitrdOmit, c.OS.Cmdline))
-	fmt.Fprintf(h, "%q %s\n", printPlan(plan()), key(rootfsVersion, initrdVersion, sealVersion, ukiVersion, factoryVersion))
+	fmt.Fprintf(h, "%q %s\n", printPlan(plan()), key(rootfsVersion, initrdVersion, sealVersion, ukiVersion, factoryVersion, releaseVersion))
 	return hex.EncodeToString(h.Sum(nil))
 }
 

@@ -37,6 +37,7 @@ uki <- seal, initrd
 factory <- seal, images
 sbom <- images
 disk <- uki, factory
+release <- uki, images, sbom
 `
 	if got := printPlan(plan()); got != want {
 		t.Errorf("plan:\n%s", got)

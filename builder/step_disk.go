@@ -95,15 +95,19 @@ func stepDisk(ctx context.Context, w *work) (m made, err error) {
 func fillDisk(ctx context.Context, w *work, f *os.File, t layout.Table, uki, boot []byte) (int64, error) {
 	part := func(label string) gpt.Part { p, _ := t.Part(label); return p }
 	var written int64
-	for label, path := range map[string]string{layout.RootALabel: w.seal.image, layout.FactoryLabel: w.factory} {
-		src, err := os.Open(path)
+	rootA, factory := part(layout.RootALabel).Offset, part(layout.FactoryLabel).Offset
+	for _, c := range []struct {
+		path string
+		at   int64
+	}{{w.seal.image, rootA}, {w.seal.tree, rootA + w.seal.meta.HashOffset}, {w.factory, factory}} {
+		src, err := os.Open(c.path)
 		if err != nil {
 			return 0, err
 		}
-		n, err := extents.Copy(ctx, f, src, part(label).Offset, nil)
+		n, err := extents.Copy(ctx, f, src, c.at, nil)
 		src.Close()
 		if err != nil {
-			return 0, fmt.Errorf("%s: %w", label, err)
+			return 0, fmt.Errorf("copying %s: %w", c.path, err)
 		}
 		written += n
 	}

@@ -24,7 +24,7 @@ import (
 
 // factoryVersion rises when stepFactory makes something else of the same
 // input.
-const factoryVersion = 1
+const factoryVersion = 2
 
 // stepImages opens every image of the lock where it can be had, or names all
 // that cannot be; the bytes of an embedded one are read, and checked, when the
@@ -76,14 +76,9 @@ func stepFactory(ctx context.Context, w *work) (made, error) {
 	if err := w.stack.Tar(&stackTar); err != nil {
 		return made{}, err
 	}
-	d := release.Description{Format: 1, Name: w.cfg.Name, Version: w.cfg.Version, Created: w.lock.Epoch,
-		Stack: w.lock.Stack.Digest, OS: release.OS{Version: w.seal.meta.OSVersion, RootHash: w.seal.meta.RootHash},
-		Data: release.Data{ReadableFrom: w.stack.ReadableFrom}}
-	if w.cfg.Factory == Seed {
-		d.Factory = release.Seed
-	}
-	for _, i := range w.lock.Images {
-		d.Images = append(d.Images, release.Image{Ref: i.Ref, Digest: i.Digest, Size: i.Size})
+	d, err := w.describe()
+	if err != nil {
+		return made{}, err
 	}
 	k := key("factory", factoryVersion, w.tree.Hash, d, w.cert.Raw)
 	dir, cached, err := product(ctx, w.cfg.Cache, "factory", k, func(dir string) error {

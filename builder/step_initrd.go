@@ -4,6 +4,7 @@ package builder
 
 import (
 	"context"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -11,10 +12,11 @@ import (
 
 	"github.com/holdfast/holdfast/builder/debian"
 	"github.com/holdfast/holdfast/builder/sandbox"
+	"github.com/holdfast/holdfast/images/initramfs"
 )
 
 // initrdVersion rises when stepInitrd makes something else of the same input.
-const initrdVersion = 1
+const initrdVersion = 2
 
 // stepInitrd makes the initrd with the tools tree's dracut and systemd from
 // the kernel package alone. So it needs no root file system, runs beside its
@@ -24,7 +26,11 @@ func stepInitrd(ctx context.Context, w *work) (made, error) {
 	if err != nil {
 		return made{}, err
 	}
-	k := key("initrd", initrdVersion, w.tree.Hash, kernel, w.lock.Epoch, w.cfg.OS.InitrdModules, w.cfg.OS.InitrdDrivers, w.cfg.OS.InitrdOmit)
+	add, err := initrdFiles(w.cfg.OS.InitrdFiles)
+	if err != nil {
+		return made{}, err
+	}
+	k := key("initrd", initrdVersion, add, w.tree.Hash, kernel, w.lock.Epoch, w.cfg.OS.InitrdModules, w.cfg.OS.InitrdDrivers, w.cfg.OS.InitrdOmit)
 	dir, cached, err := product(ctx, w.cfg.Cache, "initrd", k, func(dir string) error {
 		const at = "/run/holdfast/out"
 		binds := []sandbox.Bind{{Host: dir, Tree: at}, {Host: w.debs.Path(kernel), Tree: "/run/holdfast/kernel.deb", ReadOnly: true}}
@@ -49,6 +55,9 @@ func stepInitrd(ctx context.Context, w *work) (made, error) {
 				return err
 			}
 		}
+		if err := packInitrd(dir, add, w.lock.Epoch); err != nil {
+			return err
+		}
 		if err := os.Rename(filepath.Join(dir, "kernel/boot/vmlinuz-"+release), filepath.Join(dir, "vmlinuz")); err != nil {
 			return err
 		}
@@ -64,6 +73,39 @@ func stepInitrd(ctx context.Context, w *work) (made, error) {
 	return madeFile(cached, w.initrd)
 }
 
+// initrdFiles are the files to add to the initrd.
+func initrdFiles(from fs.FS) (list []initramfs.File, err error) {
+	if from == nil {
+		return nil, nil
+	}
+	err = fs.WalkDir(from, ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := fs.ReadFile(from, p)
+		list = append(list, initramfs.File{Path: p, Mode: 0o644, Data: b})
+		return err
+	})
+	return list, err
+}
+
+// packInitrd replaces dracut's plain archive by what the UKI holds.
+func packInitrd(dir string, add []initramfs.File, epoch int64) error {
+	plain := filepath.Join(dir, "initrd.cpio")
+	b, err := os.ReadFile(plain)
+	if err != nil {
+		return err
+	}
+	packed, err := initramfs.Pack(b, add, epoch)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "initrd.img"), packed, 0o644); err != nil {
+		return err
+	}
+	return os.Remove(plain)
+}
+
 // dracutArgs is dracut's command line for an initrd that depends on nothing
 // but its input: no host, no time, no machine id.
 func dracutArgs(release, at string, o OS) []string {
@@ -73,5 +115,5 @@ func dracutArgs(release, at string, o OS) []string {
 		"--kver", release, "--kmoddir", at + "/kernel/usr/lib/modules/" + release,
 		"--modules", strings.Join(o.InitrdModules, " "), "--drivers", strings.Join(o.InitrdDrivers, " "),
 		"--omit-drivers", strings.Join(o.InitrdOmit, " "),
-		"--compress", "zstd -9 -T2", "--force", at + "/initrd.img"}
+		"--no-compress", "--force", at + "/initrd.cpio"}
 }

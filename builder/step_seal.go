@@ -21,7 +21,7 @@ import (
 )
 
 // sealVersion rises when stepSeal makes something else of the same input.
-const sealVersion = 1
+const sealVersion = 2
 
 // squashfsArgs: zstd at level 3 in blocks of 128 KiB packs in seconds, and a
 // later release shares most of its blocks with this one.
@@ -30,8 +30,14 @@ func squashfsArgs(epoch int64, out string) []string {
 		"--block-size", "131072", "--num-jobs", "2", "--defaults", "mtime=" + strconv.FormatInt(epoch, 10), out}
 }
 
+// Files of a sealed root. They are two because a release has only the first.
+const (
+	rootFile = "root.squashfs"
+	treeFile = "root.verity"
+)
+
 // stepSeal lays the supervisor and our files over the root, packs it and
-// appends the dm-verity tree: the image that a slot holds.
+// makes the dm-verity tree that follows it in a slot.
 func stepSeal(ctx context.Context, w *work) (made, error) {
 	k := key("seal", sealVersion, w.rootKey, overlayHash(w.add), w.cfg.OS.Remove, w.cfg.OS.Move)
 	dir, cached, err := product(ctx, w.cfg.Cache, "seal", k, func(dir string) error { return seal(ctx, w, dir) })
@@ -42,7 +48,7 @@ func stepSeal(ctx context.Context, w *work) (made, error) {
 	if err != nil {
 		return made{}, err
 	}
-	w.seal.image = filepath.Join(dir, "root.img")
+	w.seal.image, w.seal.tree, w.seal.key = filepath.Join(dir, rootFile), filepath.Join(dir, treeFile), k
 	if err := json.Unmarshal(b, &w.seal.meta); err != nil {
 		return made{}, fmt.Errorf("%s: %w; remove that folder and bake again", dir, err)
 	}
@@ -67,7 +73,7 @@ func seal(ctx context.Context, w *work, dir string) error {
 		wr.CloseWithError(err)
 		merged <- err
 	}()
-	err = w.tree.Run(ctx, sandbox.Cmd{Args: squashfsArgs(w.lock.Epoch, "/run/holdfast/out/root.img"), Stdin: r,
+	err = w.tree.Run(ctx, sandbox.Cmd{Args: squashfsArgs(w.lock.Epoch, "/run/holdfast/out/"+rootFile), Stdin: r,
 		Binds: []sandbox.Bind{{Host: dir, Tree: "/run/holdfast/out"}}})
 	r.CloseWithError(errors.New("the packer of the root ended early"))
 	if merr := <-merged; merr != nil && err == nil {
@@ -76,7 +82,7 @@ func seal(ctx context.Context, w *work, dir string) error {
 	if err != nil {
 		return err
 	}
-	meta, err := appendVerity(ctx, filepath.Join(dir, "root.img"))
+	meta, err := makeVerity(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -87,10 +93,10 @@ func seal(ctx context.Context, w *work, dir string) error {
 	return os.WriteFile(filepath.Join(dir, "seal.json"), b, 0o644)
 }
 
-// appendVerity appends the hash tree to a squashfs. Salt and UUID derive from
-// its content, so that equal roots are equal images.
-func appendVerity(ctx context.Context, path string) (m sealMeta, err error) {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+// makeVerity makes the hash tree of the squashfs in dir. Salt and UUID derive
+// from its content, so that equal roots are equal images.
+func makeVerity(ctx context.Context, dir string) (m sealMeta, err error) {
+	f, err := os.OpenFile(filepath.Join(dir, rootFile), os.O_RDWR, 0)
 	if err != nil {
 		return m, err
 	}
@@ -107,12 +113,18 @@ func appendVerity(ctx context.Context, path string) (m sealMeta, err error) {
 	}
 	salt := h.Sum(nil)
 	uuid := [16]byte(sha256.New().Sum(salt)[:16])
-	root, err := verity.Format(ctx, f, size, f, size, salt, uuid)
+	tree, err := os.OpenFile(filepath.Join(dir, treeFile), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return m, err
 	}
-	m = sealMeta{RootHash: hex.EncodeToString(root[:]), HashOffset: size, Bytes: size + verity.HashSize(size)}
+	defer func() { err = errors.Join(err, tree.Close()) }()
+	root, err := verity.Format(ctx, f, size, tree, 0, salt, uuid)
+	if err != nil {
+		return m, err
+	}
+	m = sealMeta{RootHash: hex.EncodeToString(root[:]), HashOffset: size, Bytes: size + verity.HashSize(size),
+		Salt: hex.EncodeToString(salt), UUID: hex.EncodeToString(uuid[:])}
 	// The OS image's version is its content: a release never enters the root.
 	m.OSVersion = "13-" + m.RootHash[:12]
-	return m, f.Truncate(m.Bytes)
+	return m, tree.Truncate(verity.HashSize(size))
 }

@@ -84,6 +84,6 @@ func stepUKI(ctx context.Context, w *work) (made, error) {
 	if err != nil {
 		return made{}, err
 	}
-	w.uki, w.bootloader = filepath.Join(dir, "holdfast.efi"), filepath.Join(dir, "systemd-boot.efi")
+	w.uki, w.bootloader, w.ukiKey = filepath.Join(dir, "holdfast.efi"), filepath.Join(dir, "systemd-boot.efi"), k
 	return madeFile(cached, w.uki)
 }

@@ -28,6 +28,7 @@ type work struct {
 	// certPEM is what enters the root as its root of trust.
 	certPEM []byte
 	add     []entry
+	engine  string // the container engine in the root
 	tmp     string // the output folder in the making
 
 	debs             *debian.Cache       // set before the first step
@@ -39,8 +40,10 @@ type work struct {
 	initrdKey        string              // initrd
 	seal             sealed              // seal
 	uki, bootloader  string              // uki
+	ukiKey           string              // uki
 	factory          string              // factory
 	factoryKey       string              // factory
+	release          string              // release, the manifest's digest
 	parts            []ManifestPartition // disk
 	diskHash         string              // disk
 	diskSize         int64               // disk
@@ -48,17 +51,22 @@ type work struct {
 
 // sealed is the product of the seal step.
 type sealed struct {
-	// image is squashfs and hash tree in one file.
-	image string
-	meta  sealMeta
+	// image is the squashfs, tree the dm-verity superblock and tree that
+	// follow it in a slot.
+	image, tree string
+	key         string
+	meta        sealMeta
 }
 
 // sealMeta is kept beside a sealed root.
 type sealMeta struct {
 	RootHash string `json:"root_hash"`
 	// HashOffset is the squashfs's size, where the hash tree's superblock
-	// lies; Bytes is the whole image's size.
+	// lies; Bytes is the size of both.
 	HashOffset int64  `json:"hash_offset"`
 	Bytes      int64  `json:"bytes"`
 	OSVersion  string `json:"os_version"`
+	// Salt and UUID of the hash tree, in hex.
+	Salt string `json:"salt"`
+	UUID string `json:"uuid"`
 }

@@ -34,9 +34,11 @@ const DefaultTail = 100
 // Problem is a request that was not done, with what to do about it.
 type Problem struct {
 	// Status is the HTTP status: 400 for a request that can't be read, 404
-	// for what is not there, 409 for what can't be done now, 503 for what may
-	// be asked again.
-	Status int    `json:"-"`
+	// for what is not there, 409 for what can't be done now, 422 for what the
+	// box refuses to do, 503 for what may be asked again.
+	Status int `json:"-"`
+	// Code is a short stable name of a refusal (422), "" for all else.
+	Code   string `json:"code,omitempty"`
 	Text   string `json:"error"`
 	Remedy string `json:"remedy,omitempty"`
 }

@@ -86,6 +86,9 @@ func Handler(feed *status.Feed, control Control) http.Handler {
 	mux.HandleFunc("POST /v1/stack/stop", h.accept(control.StopStack))
 	mux.HandleFunc("POST /v1/stack/start", h.accept(control.StartStack))
 	mux.HandleFunc("GET /v1/operations/{id}", h.operation)
+	if u, ok := control.(Upgrades); ok {
+		h.upgrades(mux, u)
+	}
 	return mux
 }
 

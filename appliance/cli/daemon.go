@@ -32,8 +32,9 @@ func daemonVerb(o *options) *cobra.Command {
 		Short: "Run the stack and keep it healthy (systemd starts this)",
 		Long: `Run the stack and keep it healthy.
 
-Without --stack it runs the release on the factory partition, verified against
-the certificates in the sealed root. With --stack it runs a Compose file on any
+Without --stack it runs the release that is committed: the one on the factory
+partition, verified against the certificates in the sealed root, or one that was
+installed since, verified against the root of trust there. With --stack it runs a Compose file on any
 Linux host with Docker 25 or newer, whose images must be in the engine and are
 pinned by the file itself, by --lock or by --images. There, budgets for memory,
 processors and processes are enforced; those for disk are only observed.
@@ -113,7 +114,15 @@ func runDaemon(c *cobra.Command, o *options, d *daemonOptions) error {
 	if f, _ := facts.Read(""); d.stack == "" && f.Sealed {
 		place = daemon.Here{}
 	}
+	var upgrades *daemon.Upgrades
+	root := filepath.Join(d.trust, "root.json")
+	if place != nil {
+		upgrades = &daemon.Upgrades{Root: root, Engine: "/usr/lib/holdfast/engine", Proxy: fetchOptions("", d.state, d.data).Proxy}
+	}
 	return daemon.New(daemon.Config{
+		Upgrades: upgrades, Installed: func(digest string) daemon.Finder {
+			return daemon.Installed{Digest: digest, State: d.state, Root: root, Factory: d.factory}
+		},
 		Place: place, Size: d.size, Metrics: d.metrics, Version: version(),
 		Engine: e, Socket: o.socket, State: d.state, Run: d.run, Data: d.data, Find: find, AnyHost: d.stack != "", Console: o.io.Err,
 		// An unsent notification is systemd's to notice.

@@ -24,6 +24,10 @@ const (
 	ExitNotHealthy = 4
 	// ExitCorrupt: doctor found a block that is not what was sealed.
 	ExitCorrupt = 5
+	// ExitRefused: the box refuses what was asked for; nothing was changed.
+	ExitRefused = 6
+	// ExitRolledBack: an upgrade was tried, and the box went back.
+	ExitRolledBack = 7
 	// ExitInterrupted: ended by a signal (128 + SIGINT).
 	ExitInterrupted = 130
 )
@@ -36,6 +40,8 @@ const ExitHelp = `Exit codes:
   3    the daemon does not answer
   4    the stack is not healthy
   5    a block of the root is not what was sealed
+  6    refused; nothing was changed
+  7    it was tried and rolled back
   130  interrupted`
 
 // codeError is an error with an exit code of its own.

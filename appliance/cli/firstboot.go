@@ -27,6 +27,7 @@ func firstbootVerb(o *options) *cobra.Command {
 		{"storage", "Make the state volume, or find it", firstboot.Storage},
 		{"data", "Mount the data of the committed generation", firstboot.Data},
 		{"factory", "Mount the factory partition", firstboot.Factory},
+		{"ingress", "Let everybody in where the committed generation runs", openIngress},
 		{"identity", "Make the machine's identity, or find it", firstboot.Identity},
 		{"config-local", "Configure the box from what needs no network", configLocal},
 		{"config", "Configure the box with what its cloud's metadata says", configFull},

@@ -48,6 +48,9 @@ func Execute(ctx context.Context, std IO, args []string) int {
 	if errors.As(err, &refused) && refused.Status == http.StatusNotFound {
 		code = ExitUsage // a service or an operation that is not there
 	}
+	if errors.As(err, &refused) && refused.Status == http.StatusUnprocessableEntity {
+		code = ExitRefused
+	}
 	if errors.Is(err, api.ErrNoDaemon) {
 		code = ExitNoDaemon
 		err = fmt.Errorf("%w; look at systemctl status holdfast", err)
@@ -83,7 +86,8 @@ func newRoot(o *options) *cobra.Command {
 	}{
 		{"look", "See how the box is:", []*cobra.Command{statusVerb(o), topVerb(o), logsVerb(o), eventsVerb(o), planVerb(o), configVerb(o), dataVerb(o), doctorVerb(o)}},
 		{"act", "Do something:", []*cobra.Command{restartVerb(o), stopVerb(o), startVerb(o), waitHealthyVerb(o)}},
-		{"box", "What the box itself runs:", []*cobra.Command{daemonVerb(o), stopStackVerb(o), startStackVerb(o), firstbootVerb(o), screenVerb(o)}},
+		{"change", "Change the release:", []*cobra.Command{upgradeVerb(o), rollbackVerb(o), historyVerb(o), whyVerb(o), channelVerb(o), forecastVerb(o), drillVerb(o)}},
+		{"box", "What the box itself runs:", []*cobra.Command{daemonVerb(o), stopStackVerb(o), startStackVerb(o), firstbootVerb(o), deadlineVerb(o), emergencyVerb(o), screenVerb(o), upgradePrepareVerb()}},
 	} {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
 		for _, v := range g.verbs {

@@ -168,6 +168,11 @@ func screenLines(r status.Report) []string {
 	var b strings.Builder
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "state\t%s\n", r.Stack)
+	if r.Upgrade != nil {
+		if text := upgradeText(*r.Upgrade); text != "" {
+			fmt.Fprintf(t, "upgrade\t%s\n", text)
+		}
+	}
 	for _, u := range r.URLs {
 		fmt.Fprintf(t, "open\t%s\n", u)
 	}

@@ -65,6 +65,7 @@ func writeStatus(w io.Writer, r status.Report, u status.Usage) error {
 		fmt.Fprintf(t, "slot\t%s, generation %d\n", r.Slot, r.Generation)
 		fmt.Fprintf(t, "root\t%s\n", rootText(r.Root))
 	}
+	upgradeRows(t, r)
 	placeRows(t, r)
 	// On another host the kernel has run for long before.
 	if r.Timings.StackHealthy > 0 && r.Slot != "" {

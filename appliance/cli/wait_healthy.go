@@ -20,7 +20,8 @@ func waitHealthyVerb(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "wait-healthy",
 		Short: "Wait until the whole stack is healthy",
-		Long: `Wait until the whole stack is healthy, saying on stderr what is waited for.
+		Long: `Wait until the whole stack is healthy, and not on trial any more, saying on
+stderr what is waited for.
 It waits for ever, and through restarts of the daemon, unless --timeout is given.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -53,7 +54,8 @@ func (w *waiter) wait(ctx context.Context) error {
 	for {
 		reached := false
 		err := w.o.client().Watch(ctx, func(r status.Report) bool {
-			reached = r.Stack == w.want
+			// A trial is not what the box has settled for.
+			reached = r.Stack == w.want && (r.Upgrade == nil || !r.Upgrade.Trial)
 			if !reached {
 				w.say(waitText(r))
 			}
@@ -97,6 +99,9 @@ func waitText(r status.Report) string {
 		}
 	}
 	names := notWell(r)
+	if len(names) == 0 && r.Upgrade != nil && r.Upgrade.Trial {
+		return "the trial of " + r.Upgrade.Target + " to be decided"
+	}
 	if len(names) == 0 {
 		return "the stack, which is " + r.Stack
 	}

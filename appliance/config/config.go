@@ -36,6 +36,7 @@ type Config struct {
 	RegistryMirrors []Mirror `yaml:"registry_mirrors" json:"registry_mirrors" mapstructure:"registry_mirrors"`
 	Metrics         Metrics  `yaml:"metrics" json:"metrics" mapstructure:"metrics"`
 	Data            Data     `yaml:"data" json:"data" mapstructure:"data"`
+	Updates         Updates  `yaml:"updates" json:"updates" mapstructure:"updates"`
 }
 
 // Network is how one interface gets its addresses; all others use DHCP.
@@ -135,6 +136,9 @@ func (c Config) Redacted() Config {
 	if c.TLS.Key != "" {
 		c.TLS.Key = Hidden
 	}
+	if c.Updates.Source != "" {
+		c.Updates.Source = withoutPassword(c.Updates.Source)
+	}
 	c.Proxy.HTTP, c.Proxy.HTTPS = withoutPassword(c.Proxy.HTTP), withoutPassword(c.Proxy.HTTPS)
 	return c
 }
@@ -198,6 +202,11 @@ func (c Config) Rows() []Row {
 	add("metrics.container_names", yes[c.Metrics.ContainerNames])
 	add("data.disk", c.Data.Disk)
 	add("data.adopt", yes[c.Data.Adopt])
+	add("updates.source", c.Updates.Source)
+	add("updates.channel", c.Updates.Channel)
+	add("updates.auto", yes[c.Updates.Auto])
+	add("updates.window", c.Updates.Window)
+	add("updates.bandwidth", string(c.Updates.Bandwidth))
 	for i := range rows {
 		if rows[i].Value == "" {
 			rows[i].Value = "-"
@@ -211,4 +220,4 @@ func commas(list []string) string { return strings.Join(list, ", ") }
 // Keys are the top-level keys of a document, in the order of the schema.
 func Keys() []string { return slices.Clone(topKeys) }
 
-var topKeys = []string{"hostname", "network", "dns", "ntp", "proxy", "admin", "tls", "size", "registry_mirrors", "metrics", "data"}
+var topKeys = []string{"hostname", "network", "dns", "ntp", "proxy", "admin", "tls", "size", "registry_mirrors", "metrics", "data", "updates"}

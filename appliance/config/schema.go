@@ -35,6 +35,10 @@ var schema = mapping([]field{
 		{"insecure", truth}, {"container_names", truth},
 	}, metrics)},
 	{"data", mapping([]field{{"disk", text(dataDisk)}, {"adopt", truth}}, adoption)},
+	{"updates", mapping([]field{
+		{"source", text(updateSource)}, {"channel", text(channel)}, {"auto", truth},
+		{"window", text(window)}, {"bandwidth", text(bandwidth)},
+	}, updates)},
 }, registriesOnce)
 
 // network judges addresses and gateways together and settles what `dhcp` is

@@ -69,11 +69,17 @@ func TestBoxHolds(t *testing.T) {
 			slottest.Put(t, root, "proc/cmdline", "roothash="+strings.Repeat("cd", 32)+"\n")
 		}},
 		{"no record", "generation-unknown", "no generation record", func(root string) {
-			if err := os.Remove(filepath.Join(root, slot.Path)); err != nil {
-				t.Fatal(err)
+			for _, copy := range []string{".1", ".2"} {
+				if err := os.Remove(filepath.Join(root, slot.Path+copy)); err != nil && !os.IsNotExist(err) {
+					t.Fatal(err)
+				}
 			}
 		}},
-		{"damaged record", "generation-unknown", "not a generation record", func(root string) { slottest.Put(t, root, slot.Path, "{") }},
+		{"damaged record", "generation-unknown", "damaged", func(root string) {
+			for _, copy := range []string{".1", ".2"} {
+				slottest.Put(t, root, slot.Path+copy, "{")
+			}
+		}},
 		// It must not pass for a host that is no box.
 		{"root that is not dm-verity", "generation-unknown", "not one dm-verity device", func(root string) {
 			if err := os.RemoveAll(filepath.Join(root, "sys/devices/virtual/block/dm-0/slaves")); err != nil {

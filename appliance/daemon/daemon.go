@@ -11,11 +11,10 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +26,7 @@ import (
 	"github.com/holdfast/holdfast/appliance/status"
 	"github.com/holdfast/holdfast/appliance/status/facts"
 	"github.com/holdfast/holdfast/appliance/supervise"
+	"github.com/holdfast/holdfast/appliance/upgrade"
 	"github.com/holdfast/holdfast/compose/budget"
 )
 
@@ -51,13 +51,19 @@ type Config struct {
 	State, Run string
 	// Data is where secrets lie, beside the data they open.
 	Data string
-	// Find finds the stack that shall run.
-	Find Finder
+	// Find finds the stack that shall run: on a box the factory's, while no
+	// other release is committed. Installed finds an installed release's by
+	// the digest of its manifest; nil where none can be.
+	Find      Finder
+	Installed func(digest string) Finder
 	// Place tells of addresses and configuration; nil where that is not the
 	// daemon's to say.
 	Place Place
 	// Commands run the box's disk tools; nil means the real ones.
 	Commands firstboot.Runner
+	// Upgrades is what a box needs for other releases; nil where there are
+	// none.
+	Upgrades *Upgrades
 	// Size is the profile to run, "" for what the box's configuration says, or
 	// else the machine's own.
 	Size string
@@ -92,10 +98,17 @@ type Daemon struct {
 	mu         sync.Mutex
 	sup        *supervise.Supervisor
 	stopping   bool // the whole stack
+	stretch    *stretch
+	begin      chan struct{} // a parked stack is to begin again
+	journal    *supervise.Journal
+	running    *Found // what the stretch under way runs
+	machine    *upgrade.Machine
+	took       latencies
 	meter      *meter
 	engineInfo engine.Info
 	timings    status.Timings
 	rootCond   []status.Condition
+	bootCond   []status.Condition // what rootCond begins with
 
 	looking, telling sync.Mutex
 	// Guarded by the feed's lock, see update.
@@ -120,7 +133,7 @@ func New(c Config) *Daemon {
 	if c.AliveEvery <= 0 {
 		c.AliveEvery = time.Minute
 	}
-	return &Daemon{c: c, say: newConsole(c.Console), ring: newRing(), operations: newOperations(), others: map[string][]status.Condition{}, life: context.Background()}
+	return &Daemon{c: c, say: newConsole(c.Console), ring: newRing(), operations: newOperations(), begin: make(chan struct{}, 1), others: map[string][]status.Condition{}, life: context.Background()}
 }
 
 // Run works until ctx ends; the stack's containers then run on.
@@ -128,6 +141,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if err := d.identify(); err != nil {
 		return err
 	}
+	d.machine = d.upgrading()
 	l, err := api.Listen(d.c.Socket)
 	if err != nil {
 		return err
@@ -168,7 +182,8 @@ func (d *Daemon) identify() error {
 	f, problem := facts.Read(d.c.Root)
 	d.facts = f
 	if problem != nil {
-		d.rootCond = []status.Condition{unverified(problem.Error())}
+		d.bootCond = []status.Condition{unverified(problem.Error())}
+		d.rootCond = slices.Clone(d.bootCond)
 	}
 	t, err := loadTimings(d.c.Run, f.BootID)
 	if err != nil {
@@ -188,38 +203,15 @@ func (d *Daemon) identify() error {
 	return saveTimings(d.c.Run, f.BootID, t)
 }
 
-// work finds, loads and supervises; it returns when ctx ends.
-func (d *Daemon) work(ctx context.Context) error {
-	stopBeat := d.beat(ctx)
-	j, err := supervise.OpenJournal(filepath.Join(d.c.State, "supervise"), d.facts.BootID)
-	if err != nil {
-		stopBeat()
-		return fmt.Errorf("the supervisor's journal: %w; make room on the state volume, or look at it with journalctl -k", err)
-	}
-	defer j.Close()
-	d.recall(filepath.Join(d.c.State, "supervise"))
-	desired, err := d.prepare(ctx)
-	stopBeat()
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if err != nil {
-		j.Write(supervise.Entry{Time: time.Now(), Act: "stack", Because: "held", Error: err.Error()})
-		return d.hold(ctx, err)
-	}
-	sup, err := d.supervisor(ctx, desired, j)
-	if err != nil {
-		return err
-	}
-	return d.supervise(ctx, sup)
-}
-
 // supervisor makes the supervisor and what watches beside it.
 func (d *Daemon) supervisor(ctx context.Context, desired *supervise.Desired, j *supervise.Journal) (*supervise.Supervisor, error) {
 	c := supervise.Config{
 		Engine: d.c.Engine, Desired: desired, Journal: j, Boot: d.facts.BootID, Jitter: rand.Float64,
 		Publish: d.publish, Alive: d.alive, AliveEvery: d.c.AliveEvery, Event: d.ring.add,
 		Stuck: func(container string) { d.ops.Go(func() { d.stuck(ctx, container) }) },
+	}
+	if d.box {
+		c.Carry = func(x supervise.Carried) error { return x.Save(d.carriedPath()) }
 	}
 	wake := func() {
 		d.mu.Lock()
@@ -230,7 +222,7 @@ func (d *Daemon) supervisor(ctx context.Context, desired *supervise.Desired, j *
 		}
 	}
 	if e, ok := d.c.Engine.(probe.Engine); ok {
-		r := probe.New(probe.Config{Engine: e, Publish: wake})
+		r := probe.New(probe.Config{Engine: e, Publish: wake, Took: d.took.add})
 		d.ops.Go(func() {
 			<-ctx.Done()
 			r.Close()
@@ -239,7 +231,7 @@ func (d *Daemon) supervisor(ctx context.Context, desired *supervise.Desired, j *
 	}
 	if m := d.meter; m != nil {
 		rooms := m.rooms
-		if e := d.enforcer(); e != nil {
+		if e := d.enforcer(ctx); e != nil {
 			e.Apply(ctx, d.budget, nil, m.places())
 			c.Engine = e.Engine(d.c.Engine)
 			d.ops.Go(func() { e.Run(ctx) })
@@ -253,21 +245,6 @@ func (d *Daemon) supervisor(ctx context.Context, desired *supervise.Desired, j *
 		}
 	}
 	return supervise.New(c)
-}
-
-func (d *Daemon) supervise(ctx context.Context, sup *supervise.Supervisor) error {
-	done := make(chan error, 1)
-	go func() { done <- sup.Run(ctx) }()
-	d.mu.Lock()
-	d.sup = sup
-	stop := d.stopping
-	d.mu.Unlock()
-	if stop {
-		if err := sup.StopStack(ctx); err != nil && ctx.Err() == nil {
-			return err
-		}
-	}
-	return <-done
 }
 
 // beat keeps systemd's watchdog content while the stack is prepared: each

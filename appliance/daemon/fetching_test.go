@@ -80,7 +80,7 @@ func TestFetchIsShown(t *testing.T) {
 			}
 		}()
 		began := time.Now()
-		if _, err := d.prepare(t.Context()); err != nil {
+		if _, err := d.prepare(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 		if took := time.Since(began); took != 3*refusedAgain {

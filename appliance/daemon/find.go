@@ -47,34 +47,42 @@ func (f Factory) Find(ctx context.Context) (*Found, error) {
 		return nil, err
 	}
 	desc := rel.Description()
-	st, err := f.unpack(ctx, rel, desc.Stack)
+	st, err := unpack(ctx, f.Stacks, rel, desc.Stack)
 	if err != nil {
 		return nil, err
 	}
-	found := &Found{Stack: st, Source: rel, Release: status.Release{Name: desc.Name, Version: desc.Version, OS: desc.OS.Version}, Conditions: conds, ReadableFrom: desc.ReadableFrom()}
+	found := &Found{Stack: st, Source: rel, Release: status.Release{Name: desc.Name, Version: desc.Version, OS: desc.OS.Version}, Conditions: conds, ReadableFrom: desc.ReadableFrom(), Description: &desc}
 	if desc.Factory == release.Seed {
 		found.Source = fetch.New(rel, f.Fetch)
 	}
+	if found.Images, err = imagesOf(desc); err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
+// imagesOf are the images of a release.
+func imagesOf(desc release.Description) (out []supervise.Image, err error) {
 	for _, im := range desc.Images {
 		pinned, err := stack.PinnedName(im.Ref, im.Digest)
 		if err != nil {
 			return nil, held("stack-invalid", "bake the release again", err)
 		}
-		found.Images = append(found.Images, supervise.Image{Ref: im.Ref, Pinned: pinned, Digest: im.Digest, Size: im.Size})
+		out = append(out, supervise.Image{Ref: im.Ref, Pinned: pinned, Digest: im.Digest, Size: im.Size})
 	}
-	return found, nil
+	return out, nil
 }
 
 // unpack makes the stack's folder, or checks the one that is there: what runs
 // is read from it, so it is held against its digest at every start.
-func (f Factory) unpack(ctx context.Context, rel *release.Release, digest string) (*stack.Stack, error) {
+func unpack(ctx context.Context, stacks string, rel *release.Release, digest string) (*stack.Stack, error) {
 	name := strings.TrimPrefix(digest, "sha256:")
-	dir := filepath.Join(f.Stacks, name)
+	dir := filepath.Join(stacks, name)
 	opts := stack.Options{Digests: rel.Digests()}
 	if st, err := loadStack(ctx, dir, digest, opts); err == nil {
 		return st, nil
 	}
-	if err := f.replace(dir, rel.StackTar()); err != nil {
+	if err := replace(stacks, dir, rel.StackTar()); err != nil {
 		return nil, held("stack-not-unpacked", "make room on the state volume, then systemctl restart holdfast", err)
 	}
 	st, err := loadStack(ctx, dir, digest, opts)
@@ -101,11 +109,11 @@ func loadStack(ctx context.Context, dir, digest string, opts stack.Options) (*st
 
 // replace unpacks under another name first: a folder under its final name is
 // complete, whenever the power fails.
-func (f Factory) replace(dir string, tar []byte) error {
-	if err := os.MkdirAll(f.Stacks, 0o700); err != nil {
+func replace(stacks, dir string, tar []byte) error {
+	if err := os.MkdirAll(stacks, 0o700); err != nil {
 		return err
 	}
-	leftovers, err := filepath.Glob(filepath.Join(f.Stacks, ".unverified-*"))
+	leftovers, err := filepath.Glob(filepath.Join(stacks, ".unverified-*"))
 	if err != nil {
 		return err
 	}
@@ -114,7 +122,7 @@ func (f Factory) replace(dir string, tar []byte) error {
 			return err
 		}
 	}
-	tmp, err := os.MkdirTemp(f.Stacks, ".unverified-")
+	tmp, err := os.MkdirTemp(stacks, ".unverified-")
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/holdfast/holdfast/appliance/api"
 	"github.com/holdfast/holdfast/appliance/enforce"
 	"github.com/holdfast/holdfast/appliance/engine"
-	"github.com/holdfast/holdfast/appliance/firstboot"
 	"github.com/holdfast/holdfast/appliance/pressure"
 	"github.com/holdfast/holdfast/appliance/status"
 	"github.com/holdfast/holdfast/appliance/supervise"
@@ -103,17 +102,13 @@ func (m *meter) places() []enforce.Volume {
 
 // enforcer makes budgets hold that the engine has no word for; nil where what
 // is read of the kernel is not the machine's.
-func (d *Daemon) enforcer() *enforce.Enforcer {
+func (d *Daemon) enforcer(ctx context.Context) *enforce.Enforcer {
 	if d.c.Root != "" {
 		return nil
 	}
 	c := enforce.Config{Quotas: enforce.Observed{}}
 	if d.box {
-		run := d.c.Commands
-		if run == nil {
-			run = firstboot.Commands{}
-		}
-		c = enforce.Box(run)
+		c = enforce.Box(d.commands())
 		c.Slices = d.slices()
 	}
 	var e *enforce.Enforcer
@@ -131,7 +126,7 @@ func (d *Daemon) enforcer() *enforce.Enforcer {
 			select {
 			case <-changed:
 				d.setOther("enforce", e.Conditions())
-			case <-d.life.Done():
+			case <-ctx.Done():
 				return
 			}
 		}

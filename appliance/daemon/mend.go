@@ -21,16 +21,20 @@ func (d *Daemon) mend(ctx context.Context) {
 	}
 	c := mend.Config{Engine: e, Event: d.mended}
 	if d.facts.Sealed && !d.c.AnyHost && mend.Booted(d.c.Root) {
-		run := d.c.Commands
-		if run == nil {
-			run = firstboot.Commands{}
-		}
-		c.Units = mend.Systemd{Run: run}
+		c.Units = mend.Systemd{Run: d.commands()}
 	}
 	var w *mend.Watcher
 	c.Publish = func() { d.setOther("engine", w.Conditions()) }
 	w = mend.New(c)
 	d.ops.Go(func() { w.Run(ctx) })
+}
+
+// commands run the box's own tools.
+func (d *Daemon) commands() firstboot.Runner {
+	if d.c.Commands == nil {
+		return firstboot.Commands{}
+	}
+	return d.c.Commands
 }
 
 // mended notes an act on the engine.

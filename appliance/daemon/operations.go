@@ -79,6 +79,19 @@ func (o *operations) end(x *operation, err error) {
 	close(x.done)
 }
 
+// note changes what is told of an operation.
+func (o *operations) note(id string, change func(*status.Operation)) status.Operation {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, x := range o.list {
+		if x.ID == id {
+			change(&x.Operation)
+			return x.Operation
+		}
+	}
+	return status.Operation{}
+}
+
 func (o *operations) find(id string) (status.Operation, <-chan struct{}, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -103,6 +116,9 @@ func (d *Daemon) Operation(id string) (status.Operation, <-chan struct{}, error)
 // StopStack implements api.Control.
 func (d *Daemon) StopStack(ctx context.Context) (status.Operation, error) {
 	return d.operate(api.Stop, nil, func(end func(error)) error {
+		if err := d.interrupted(ctx); err != nil {
+			d.say.line("the trial under way could not be marked as interrupted, it will count as failed: %v", err)
+		}
 		if err := d.control(ctx, true); err != nil {
 			return err
 		}

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/appliance/engine"
-	"github.com/holdfast/holdfast/appliance/slot"
 	"github.com/holdfast/holdfast/appliance/status"
 	"github.com/holdfast/holdfast/appliance/status/facts"
 	"github.com/holdfast/holdfast/appliance/supervise"
@@ -35,6 +34,8 @@ type Found struct {
 	ReadableFrom string
 	// Conditions to show although the stack may run.
 	Conditions []status.Condition
+	// Description of the release, verified; nil where it is none.
+	Description *release.Description
 }
 
 // Finder finds the stack. An error holds the stack.
@@ -43,23 +44,33 @@ type Finder interface {
 }
 
 // prepare does all that comes before supervision.
-func (d *Daemon) prepare(ctx context.Context) (*supervise.Desired, error) {
-	gen, box, err := d.generation()
+func (d *Daemon) prepare(ctx context.Context, j *supervise.Journal) (*supervise.Desired, error) {
+	t, err := d.chosen()
 	if err != nil {
 		return nil, err
 	}
-	d.box = box
-	f, err := d.c.Find.Find(ctx)
+	d.box = t.box
+	find := d.c.Find
+	if t.gen.Digest != "" {
+		if d.c.Installed == nil {
+			return nil, held("release-missing", "boot the committed image, or reinstall the box", fmt.Errorf("the release %s is committed and this daemon knows no installed releases", t.gen.Digest))
+		}
+		find = d.c.Installed(t.gen.Digest)
+	}
+	f, err := find.Find(ctx)
 	if err != nil {
 		return nil, err
 	}
+	d.mu.Lock()
+	d.running = f
+	d.mu.Unlock()
 	d.rootCond = append(d.rootCond, f.Conditions...)
-	if box && f.ReadableFrom != "" {
+	if t.box && f.ReadableFrom != "" {
 		if err := d.acceptData(ctx, f); err != nil {
 			return nil, err
 		}
 	}
-	d.announce(gen, f)
+	d.announce(t.gen.Number, f)
 	said := ""
 	for {
 		if err := d.awaitEngine(ctx); err != nil {
@@ -67,13 +78,25 @@ func (d *Daemon) prepare(ctx context.Context) (*supervise.Desired, error) {
 		}
 		d.meet(ctx)
 		d.measuring(f.Stack)
-		b, err := d.admit(ctx, f.Stack, box)
+		b, err := d.admit(ctx, f.Stack, t.box)
 		if err != nil {
 			return nil, err
 		}
 		err = d.load(ctx, f)
 		if err == nil {
-			return d.desire(f, gen, b)
+			desired, err := d.desire(f, t.gen.Number, b)
+			if err != nil {
+				return nil, err
+			}
+			err = d.clear(ctx, t, desired, j)
+			if err == nil {
+				return desired, nil
+			}
+			if !errors.Is(err, engine.ErrUnreachable) || ctx.Err() != nil {
+				return nil, err
+			}
+			d.say.line("the engine went away while containers of another generation were removed: %v", err)
+			continue
 		}
 		if why := refused(err); why != nil {
 			if err := d.holdAndWait(ctx, why, said); err != nil {
@@ -87,44 +110,6 @@ func (d *Daemon) prepare(ctx context.Context) (*supervise.Desired, error) {
 		}
 		d.say.line("the engine went away while images were loaded: %v", err)
 	}
-}
-
-// generation is the committed one's number, once its data is there to run on;
-// 1 on a host that is no box.
-func (d *Daemon) generation() (number int, box bool, err error) {
-	unknown := func(err error) error {
-		return held("generation-unknown", "boot the committed image, or reinstall the box", err)
-	}
-	if !d.facts.Sealed || d.c.AnyHost {
-		// A person named the stack: even on a box it is not the box's own,
-		// and the record of generations does not speak of it.
-		return 1, false, nil
-	}
-	r, err := slot.Running(d.c.Root)
-	if err != nil {
-		return 0, true, unknown(err)
-	}
-	home, dataErr := d.dataHome()
-	rec, err := slot.Load(filepath.Join("/", d.c.Root))
-	if slot.Missing(err) {
-		if dataErr != nil {
-			return 0, true, dataErr // a box that holds at its first boot has no record yet
-		}
-		err = fmt.Errorf("there is no generation record; systemctl status holdfast-data says why: %w", err)
-	}
-	if err != nil {
-		return 0, true, unknown(err)
-	}
-	g, _, err := slot.Choose(rec, r)
-	if err != nil {
-		return 0, true, unknown(err)
-	}
-	if dataErr != nil {
-		return 0, true, dataErr
-	}
-	// The daemon starts whether or not the data could be mounted, so that
-	// there is someone to say so.
-	return g.Number, true, d.dataReady(home, g)
 }
 
 // announce shows what is about to run.

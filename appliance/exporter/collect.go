@@ -69,6 +69,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	e.pressure(r.Pressure)
 	e.budget(r.Budget)
+	e.upgrade(r.Upgrade)
 	e.put(scrapeUsage, truth(err == nil))
 	if u.Node.MemoryTotal > 0 {
 		e.node(u.Node)

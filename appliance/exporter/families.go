@@ -70,6 +70,23 @@ var (
 	budgetMemory   = gauge("holdfast_budget_memory_bytes", "Memory: the same.", "share")
 )
 
+// Other releases. Not there on a host that can have none.
+var (
+	upgradeState       = gauge("holdfast_upgrade_state", "1 for the state of upgrades, 0 for the others.", "state")
+	upgradeTrial       = gauge("holdfast_upgrade_trial", "1 while the generation that runs is on trial, closed to the outside.")
+	upgradeAvailable   = gauge("holdfast_upgrade_available", "1 while the source has a release that the box may install and does not run.")
+	upgradeKept        = gauge("holdfast_upgrade_kept_generation", "Number of the generation that holdfast rollback goes back to; 0 for none.")
+	upgradeQuarantined = gauge("holdfast_upgrade_quarantined_releases", "Releases that failed here and are not tried again.")
+	upgradeDone        = gauge("holdfast_upgrade_transfer_done_bytes", "Bytes of the transfer under way that are on the box; 0 without one.")
+	upgradeTotal       = gauge("holdfast_upgrade_transfer_bytes", "Bytes of the transfer under way in all; 0 without one.")
+	upgradeChecked     = gauge("holdfast_upgrade_last_check_time_seconds", "When the source of releases last answered, as seconds since 1970; not there before.")
+	upgradeResult      = gauge("holdfast_upgrade_last_result", "1 for how the last upgrade, rollback or drill ended, 0 for the other results; not there before one.", "kind", "result")
+	upgradeEnded       = gauge("holdfast_upgrade_last_end_time_seconds", "When that was, as seconds since 1970.")
+	upgradeDown        = gauge("holdfast_upgrade_last_down_seconds", "How long the services were away for it.")
+	upgradeFetched     = gauge("holdfast_upgrade_last_fetched_bytes", "Bytes that were fetched for it.")
+	upgradeReused      = gauge("holdfast_upgrade_last_reused_bytes", "Bytes of it that the box had already.")
+)
+
 // Services. maxPerService in the tests counts what this table makes of one.
 var (
 	serviceInfo = gauge("holdfast_service_info", "Always 1; the labels say what the service is.",

@@ -24,6 +24,10 @@ func sample() (status.Report, status.Usage) {
 			Guaranteed: status.Share{CPU: 2, Memory: 8 << 30}, Limits: status.Share{CPU: 6, Memory: 12 << 30}, Admitted: true, Enforcement: "cgroup v2"},
 		Conditions: []status.Condition{{Code: "service-crash-loop", Severity: "critical"}, {Code: "service-failed", Severity: "warning"}, {Code: "service-failed", Severity: "warning"}},
 		Timings:    status.Timings{DaemonStarted: 9.5, ImagesLoaded: 20},
+		Upgrade: &status.Upgrade{State: "fetching", Kind: "upgrade", Target: "shop 2.4.0", Done: 30 << 20, Total: 100 << 20, Reused: 20 << 20,
+			Channel: "stable", Source: "https://r.example/shop", Available: "shop 2.4.0", Checked: noon.Add(-time.Hour), Kept: "shop 2.2.0", KeptGeneration: 6, Quarantined: 1,
+			Last: &status.UpgradeResult{Generation: 7, Runs: 6, Kind: "upgrade", From: "shop 2.2.0", To: "shop 2.3.1", Result: "rolled-back", Why: "web never got healthy",
+				End: noon.Add(-2 * time.Hour), Down: 61_500, Fetched: 5 << 20, Reused: 95 << 20}},
 		Services: []status.Service{
 			{Name: "db", Image: "db@sha256:aa", Container: "c1", ContainerName: "shop-db-1", State: "running", Health: "healthy", Restarts: 3,
 				RestartsBy: map[string]int{"unhealthy": 2}, Since: noon.Add(-time.Hour), Class: "critical",

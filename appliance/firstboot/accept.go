@@ -50,7 +50,8 @@ func (l Label) Ran(r Release) Label {
 // data, which shuts out an older one that could have read it, for a start of
 // the newer one to mend. The other way round data could change under a label
 // that lets the older one in. During a trial the committed release stays in
-// the label: it is what the box goes back to.
+// the label, as the box goes back to it; what is tried is noted on its own
+// volume, and goes into the label with the commit.
 func Accept(ctx context.Context, env Env, r Release) error {
 	unlock, err := lockData(env)
 	if err != nil {
@@ -65,11 +66,11 @@ func Accept(ctx context.Context, env Env, r Release) error {
 		return &Held{*d.Held}
 	}
 	// From the disk, not from what was written about it at boot.
-	tags, err := readTags(ctx, env, d.Device, d.Group)
-	if err != nil {
+	g := Group{Dev: d.Device, Name: d.Group}
+	if g.Tags, err = readTags(ctx, env, d.Device, d.Group); err != nil {
 		return err
 	}
-	l, err := ParseLabel(tags)
+	l, err := ParseLabel(g.Tags)
 	if err != nil {
 		return hold("data-disk-damaged", "restore the disk from a backup", "volume group %s on %s: %v", d.Group, d.Device, err)
 	}
@@ -78,17 +79,30 @@ func Accept(ctx context.Context, env Env, r Release) error {
 	} else if l.Box != box {
 		return hold("data-foreign", adopt, "the data on %s was taken by another box (machine id %s) while this one had it", d.Device, l.Box)
 	}
-	if err := Judge(l, r); err != nil || l.Trial > 0 {
-		return err
-	}
-	next := l.Ran(r)
-	if options := relabel(tags, next); len(options) > 0 {
-		p := planner{g: Group{Dev: d.Device, Name: d.Group}}
-		p.tags("", options)
-		if err := env.act(ctx, p.steps); err != nil {
-			return fmt.Errorf("the data's label cannot be written: %w", err)
+	p := planner{g: g}
+	if d.Volume != l.Volume {
+		if err := observeVolumes(ctx, env, &p.g); err != nil {
+			return err
 		}
+		vol, ok := p.g.volume(d.Volume)
+		if !ok {
+			return hold("data-missing", "reboot", "the data %s that is in use is not in volume group %s", d.Volume, d.Group)
+		}
+		tried := Label{Box: l.Box, Generation: l.Generation, Volume: l.Volume}.ran(vol)
+		if err := Judge(tried, r); err != nil {
+			return err
+		}
+		p.volumeTags(vol, releaseTags, tried.Ran(r).release())
+	} else {
+		if err := Judge(l, r); err != nil {
+			return err
+		}
+		l = l.Ran(r)
+		p.tags("", relabel(g.Tags, l))
 	}
-	d.Label = next.describe()
+	if err := env.act(ctx, p.steps); err != nil {
+		return fmt.Errorf("the data's label cannot be written: %w", err)
+	}
+	d.Label = l.describe()
 	return writeDataFile(env, DataFile, d)
 }

@@ -90,11 +90,6 @@ func TestAccept(t *testing.T) {
 		if err := f.power(Wish{}); err != nil || label() != was {
 			t.Errorf("the next boot: %v, %+v", err, label())
 		}
-		// During a trial the label stays what the box goes back to.
-		d.tags = append(d.tags, tag(tagTrial, "2"))
-		if err := accept(Release{"demo", "2.0.0", "2.0.0"}); err != nil || label().Version != "1.1.0" {
-			t.Errorf("in a trial: %v, %+v", err, label())
-		}
 		// A cut before or after the write: the old label or the new one.
 		for cut, want := range []string{"1.1.0", "3.0.0"} {
 			d.tags = was.Tags()

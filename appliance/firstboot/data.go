@@ -95,10 +95,16 @@ func observeHome(ctx context.Context, env Env, asked bool) (View, error) {
 	rec, err := slot.Load(env.Root)
 	switch {
 	case err == nil:
-		if _, _, err := slot.Choose(rec, v.Running); err != nil {
+		_, trial, err := slot.Choose(rec, v.Running)
+		if err != nil {
 			return v, err
 		}
-		v.Record = &rec
+		if v.Record = &rec; trial {
+			v.Trial = rec.Trial
+			if v.Boot, err = bootID(env); err != nil {
+				return v, err
+			}
+		}
 	case !slot.Missing(err):
 		return v, err
 	}
@@ -139,7 +145,7 @@ func useHome(ctx context.Context, env Env, v View, p Plan) error {
 	if p.Record != nil {
 		// The record is written before data is mounted: a cut between them
 		// leaves a record of data that was not used, never data without one.
-		if err := slot.Save(env.Root, *p.Record); err != nil {
+		if err := saveRecord(env, v.Record != nil, *p.Record); err != nil {
 			return err
 		}
 	}
@@ -149,9 +155,27 @@ func useHome(ctx context.Context, env Env, v View, p Plan) error {
 			return err
 		}
 	}
-	m := Mounts{Data: device(p.Home.Group.Name, p.Home.Label.Volume)}
+	return mountData(ctx, env, device(p.Home.Group.Name, p.Home.Volume))
+}
+
+// saveRecord writes a record in the place of the one that was read, or the
+// first one.
+func saveRecord(env Env, there bool, rec slot.Record) error {
+	if !there {
+		return slot.Save(env.Root, rec)
+	}
+	_, err := slot.Update(env.Root, func(now *slot.Record) error { *now = rec; return nil })
+	return err
+}
+
+// mountData mounts a volume as the data, and what belongs to it.
+func mountData(ctx context.Context, env Env, dev string) error {
+	m := Mounts{Data: dev}
 	var err error
 	if m.Mounted, err = mounted(env); err != nil {
+		return err
+	}
+	if m.Engine, err = engine(env); err != nil {
 		return err
 	}
 	for _, place := range []struct{ dev, place string }{{device(group, stateName), "/var"}, {m.Data, dataPlace}} {

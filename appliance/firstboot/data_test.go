@@ -106,7 +106,9 @@ func TestDataOnTheSystemDisk(t *testing.T) {
 mkfs.xfs -q -f -K -L data-1 /dev/mapper/holdfast-data--1
 lvchange --yes --addtag holdfast.formatted holdfast/data-1
 vgchange --addtag holdfast.format=1 --addtag holdfast.box=` + boxA + ` --addtag holdfast.generation=1 --addtag holdfast.volume=data-1 --addtag holdfast.home=local holdfast
-mount -t xfs -o prjquota,nodev,nosuid /dev/mapper/holdfast-data--1 /var/lib/holdfast/data
+mount -t xfs -o prjquota,nodev,nosuid,nouuid /dev/mapper/holdfast-data--1 /var/lib/holdfast/data
+mount --bind /var/lib/holdfast/engines/default/docker /var/lib/docker
+mount --bind /var/lib/holdfast/engines/default/containerd /var/lib/containerd
 mount --bind /var/lib/holdfast/data/volumes /var/lib/docker/volumes`
 	if got := own(f, "/dev/vda5"); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -148,8 +150,10 @@ lvcreate --yes --type thin --name data-1 --virtualsize 17024679936b --wipesignat
 mkfs.xfs -q -f -K -L data-1 /dev/mapper/holdfast--data-data--1
 lvchange --yes --addtag holdfast.formatted holdfast-data/data-1
 vgchange --addtag holdfast.generation=1 --addtag holdfast.volume=data-1 holdfast-data
-mount -t xfs -o prjquota,nodev,nosuid /dev/mapper/holdfast--data-data--1 /var/lib/holdfast/data
+mount -t xfs -o prjquota,nodev,nosuid,nouuid /dev/mapper/holdfast--data-data--1 /var/lib/holdfast/data
 xfs_growfs -d /var
+mount --bind /var/lib/holdfast/engines/default/docker /var/lib/docker
+mount --bind /var/lib/holdfast/engines/default/containerd /var/lib/containerd
 mount --bind /var/lib/holdfast/data/volumes /var/lib/docker/volumes`
 	if got := own(f, "/dev/vdb"); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

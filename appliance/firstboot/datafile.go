@@ -74,7 +74,7 @@ func writeDataFile(env Env, name string, d status.DataDisk) error {
 // describe is what people and the daemon are told of a home.
 func (h Home) describe() status.DataDisk {
 	d := status.DataDisk{
-		Place: onSystem, Group: h.Group.Name, GroupID: h.Group.ID, Volume: h.Label.Volume, Mapper: mapperName(h.Group.Name, h.Label.Volume),
+		Place: onSystem, Group: h.Group.Name, GroupID: h.Group.ID, Volume: h.Volume, Mapper: mapperName(h.Group.Name, h.Volume),
 		Device: h.Group.Dev, Label: h.Label.describe(),
 	}
 	if h.Disk != nil {

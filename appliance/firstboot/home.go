@@ -38,6 +38,10 @@ type View struct {
 	Running slot.Root
 	// Record is the generation record, nil on a box that never ran.
 	Record *slot.Record
+	// Trial is the record's, where this boot runs it; Boot the id of this
+	// boot then.
+	Trial *slot.Trial
+	Boot  string
 	// System is the group on the system disk; Disks are all other disks.
 	System Group
 	Disks  []Disk
@@ -56,6 +60,8 @@ type Home struct {
 	// Disk is the data disk, nil for the system disk.
 	Disk  *Disk
 	Label Label
+	// Volume is the one in use: the label's, or during a trial the trial's.
+	Volume string
 }
 
 // Plan is what to do next. Home counts when Steps is empty.

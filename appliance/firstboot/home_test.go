@@ -5,8 +5,6 @@ package firstboot
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -174,7 +172,7 @@ func TestLaterBoots(t *testing.T) {
 			f.sys.tags = nil
 			f.sys.volumes["data-3"] = f.sys.volumes[firstData]
 			delete(f.sys.volumes, firstData)
-			_ = os.Remove(filepath.Join(f.root, slot.Path))
+			slottest.NoRecord(t, f.root)
 		}, code: "data-missing", text: "data on data-3"},
 		{name: "it is read-only", disk: true, change: func(f *fakeLVM) { d := f.detach("vdb"); d.readOnly = true; f.attach("vdb", d) }, code: "data-disk-unfit", text: "read-only"},
 		{name: "a copy is attached too", disk: true, change: func(f *fakeLVM) { f.attach("vdc", f.disks["vdb"].clone("copy")) }, code: "data-two-disks", text: "/dev/vdb (serial home, 20 GiB), /dev/vdc (serial copy, 20 GiB)"},
@@ -184,12 +182,12 @@ func TestLaterBoots(t *testing.T) {
 			f.disks["vdb"].tags = l.Tags()
 		}, code: "data-foreign", text: boxB},
 		{name: "it is older", disk: true, change: func(f *fakeLVM) {
-			slottest.Put(f.t, f.root, slot.Path, `{"format":1,"committed":{"number":3,"slot":"A","root_hash":"`+slottest.Hash+`","data":"data-3"}}`)
+			slottest.Record(f.t, f.root, `{"format":1,"committed":{"number":3,"slot":"A","root_hash":"`+slottest.Hash+`","data":"data-3"}}`)
 		}, code: "data-disk-older", text: "has generation 1 and this box is at 3"},
 		{name: "the record is of a foreign root", change: func(f *fakeLVM) {
-			slottest.Put(f.t, f.root, slot.Path, `{"format":1,"committed":{"number":1,"slot":"B","root_hash":"`+slottest.Hash+`","data":"data-1"}}`)
+			slottest.Record(f.t, f.root, `{"format":1,"committed":{"number":1,"slot":"B","root_hash":"`+slottest.Hash+`","data":"data-1"}}`)
 		}, code: "data-failed", text: "not the committed generation"},
-		{name: "the record is lost", disk: true, change: func(f *fakeLVM) { _ = os.Remove(filepath.Join(f.root, slot.Path)) }},
+		{name: "the record is lost", disk: true, change: func(f *fakeLVM) { slottest.NoRecord(t, f.root) }},
 		{name: "the machine id is new", change: func(f *fakeLVM) { f.box = boxB; slottest.Put(f.t, f.root, "etc/machine-id", boxB+"\n") }},
 		{name: "configuration names the disk", disk: true, wish: Wish{Disk: "/dev/disk/by-id/virtio-home"}},
 		{name: "configuration is refused", disk: true, wish: Wish{Refused: "x"}},
@@ -238,7 +236,7 @@ func TestRestoredDisk(t *testing.T) {
 	f := newLVM(t, 4*gib)
 	f.attach("vdb", newDisk("home", 20*gib))
 	upWith(t, f, "entry")
-	slottest.Put(t, f.root, slot.Path, `{"format":1,"committed":{"number":3,"slot":"A","root_hash":"`+slottest.Hash+`","data":"data-3"}}`)
+	slottest.Record(t, f.root, `{"format":1,"committed":{"number":3,"slot":"A","root_hash":"`+slottest.Hash+`","data":"data-3"}}`)
 	held(t, f, f.power(Wish{}), "data-disk-older", "")
 	if err := f.adopt(); err != nil {
 		t.Fatal(err)

@@ -115,7 +115,7 @@ func (v View) settle(home Home) (Plan, error) {
 	if v.Record != nil && l.Trial > 0 && v.Record.Committed.Number == l.Trial {
 		// The trial was committed and the power failed before the label said
 		// so. Ports open after the label: no user's write is older than it.
-		l.Generation, l.Volume, l.Trial = l.Trial, slot.DataVolume(l.Trial), 0
+		l = p.committed(l)
 	}
 	vol, ok := home.Group.volume(l.Volume)
 	if !ok || !vol.Formatted {
@@ -124,6 +124,9 @@ func (v View) settle(home Home) (Plan, error) {
 	rec, err := v.follow(l, where)
 	if err != nil {
 		return Plan{}, err
+	}
+	if v.Trial != nil {
+		l.Trial = v.Trial.Number
 	}
 	p.tags("", relabel(p.g.Tags, l))
 	// The system disk notes the home before the record and the first mount: a
@@ -138,14 +141,18 @@ func (v View) settle(home Home) (Plan, error) {
 	if err != nil || !ready {
 		return Plan{Steps: p.steps}, err
 	}
-	// During a trial nothing is resized: the snapshot and its origin must
+	if home.Label, home.Volume = l, l.Volume; v.Trial != nil {
+		home.Volume = v.Trial.Data
+		err := p.try(l, *v.Trial, v.Boot, where)
+		return Plan{Home: home, Steps: p.steps, Record: v.started()}, err
+	}
+	// While there is a snapshot nothing is resized: it and its origin must
 	// stay of one size.
 	full := p.g.Name + "/" + l.Volume
 	if len(p.g.data()) == 1 {
 		p.grow(vol, want.Data, full)
 	}
 	p.activate(vol, full)
-	home.Label = l
 	return Plan{Home: home, Steps: p.steps, Record: rec}, nil
 }
 
@@ -182,6 +189,8 @@ func (v View) follow(l Label, where string) (*slot.Record, error) {
 		}
 	}
 	rec.Committed.Number, rec.Committed.Data = l.Generation, l.Volume
+	// What was kept or tried had data elsewhere.
+	rec.Kept, rec.Trial = nil, nil
 	return &rec, nil
 }
 

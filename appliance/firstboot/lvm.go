@@ -144,11 +144,12 @@ func observeVolumes(ctx context.Context, env Env, g *Group) error {
 	for _, row := range lvs {
 		n := numbers{row: row}
 		v := Volume{
-			Name:      row["lv_name"],
-			Bytes:     n.get("lv_size"),
-			Active:    row["lv_active"] == "active",
-			Formatted: slices.Contains(splitTags(row["lv_tags"]), formatted),
+			Name:   row["lv_name"],
+			Bytes:  n.get("lv_size"),
+			Active: row["lv_active"] == "active",
+			Tags:   splitTags(row["lv_tags"]),
 		}
+		v.Formatted = slices.Contains(v.Tags, formatted)
 		if row["lv_metadata_size"] != "" {
 			v.Metadata = n.get("lv_metadata_size")
 		}

@@ -39,6 +39,10 @@ type fakeDisk struct {
 type fakeVolume struct {
 	bytes, metadata, xfs int64
 	active, tag          bool
+	// tags are those besides the one that tag stands for; skip is how thin
+	// snapshots are made.
+	tags []string
+	skip bool
 	// content is what a stack wrote there, "" for a new file system.
 	content string
 }
@@ -53,7 +57,7 @@ func (d *fakeDisk) clone(serial string) *fakeDisk {
 	c.serial, c.tags, c.volumes = serial, slices.Clone(d.tags), map[string]*fakeVolume{}
 	for name, v := range d.volumes {
 		w := *v
-		w.active = false
+		w.active, w.tags = false, slices.Clone(v.tags)
 		c.volumes[name] = &w
 	}
 	return &c
@@ -85,7 +89,7 @@ func (d *fakeDisk) String() string {
 	fmt.Fprintf(&b, "%s: pv %q, group %q of %d MiB, tags %q\n", d.serial, d.pv, d.group, d.total()>>20, d.tags)
 	for _, name := range d.names() {
 		v := d.volumes[name]
-		fmt.Fprintf(&b, "  %s %d+%d MiB active=%v xfs=%d tag=%v content=%q\n", name, v.bytes>>20, v.metadata>>20, v.active, v.xfs>>20, v.tag, v.content)
+		fmt.Fprintf(&b, "  %s %d+%d MiB active=%v xfs=%d tag=%v %q content=%q\n", name, v.bytes>>20, v.metadata>>20, v.active, v.xfs>>20, v.tag, v.tags, v.content)
 	}
 	return b.String()
 }
@@ -167,6 +171,7 @@ func link(t testing.TB, root, name, target string) {
 // mounted, and nothing in /run.
 func (f *fakeLVM) reboot() {
 	f.cut, f.ran, f.mounted = -1, nil, map[string]string{}
+	slottest.Put(f.t, f.root, "proc/sys/kernel/random/boot_id", fmt.Sprintf("00000000-0000-4000-8000-%012d\n", uuids.Add(1)))
 	slottest.Put(f.t, f.root, "sys/devices/pci0/block/vda/vda5/size", fmt.Sprintln(f.sys.bytes/512))
 	for _, name := range []string{"run", "dev/mapper"} {
 		if err := os.RemoveAll(filepath.Join(f.root, name)); err != nil {
@@ -192,8 +197,15 @@ func (f *fakeLVM) all() map[string]*fakeDisk {
 func (f *fakeLVM) writeMounts() {
 	var b strings.Builder
 	b.WriteString("22 1 254:0 / / ro,relatime - squashfs /dev/mapper/root ro\n")
+	minor := 9
 	for place, what := range f.mounted {
-		fmt.Fprintf(&b, "31 22 254:9 / %s rw - xfs %s rw\n", place, what)
+		minor++
+		dir := "/"
+		if place == volumesPlace {
+			dir = "/volumes"
+		}
+		fmt.Fprintf(&b, "31 22 254:%d %s %s rw - xfs %s rw\n", minor, dir, place, what)
+		slottest.Put(f.t, f.root, fmt.Sprintf("sys/dev/block/254:%d/dm/name", minor), filepath.Base(what)+"\n")
 	}
 	slottest.Put(f.t, f.root, "proc/self/mountinfo", b.String())
 }
@@ -257,7 +269,7 @@ func (f *fakeLVM) look(argv []string) (out []byte, seen bool, err error) {
 		var rows []string
 		for _, name := range d.names() {
 			v := d.volumes[name]
-			metadata, active, tag := "", "", ""
+			metadata, active, tag := "", "", strings.Join(v.tags, ",")
 			if v.metadata > 0 {
 				metadata = strconv.FormatInt(v.metadata, 10)
 			}
@@ -265,7 +277,7 @@ func (f *fakeLVM) look(argv []string) (out []byte, seen bool, err error) {
 				active = "active"
 			}
 			if v.tag {
-				tag = "other," + formatted
+				tag = strings.Join(append([]string{"other", formatted}, v.tags...), ",")
 			}
 			rows = append(rows, fmt.Sprintf(`{"lv_name":%q,"lv_size":"%d","lv_tags":%q,"lv_active":%q,"lv_metadata_size":%q}`, name, v.bytes, tag, active, metadata))
 		}

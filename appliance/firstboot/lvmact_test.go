@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/holdfast/holdfast/appliance/slot"
 	"github.com/holdfast/holdfast/appliance/slot/slottest"
 )
 
@@ -60,7 +61,17 @@ func (f *fakeLVM) change(argv []string) error {
 			return err
 		}
 		v.xfs = v.bytes
+	case "umount":
+		if f.mounted[last] == "" {
+			return errors.New("not mounted")
+		}
+		if last == dataPlace && f.mounted[volumesPlace] != "" {
+			return errors.New("target is busy")
+		}
+		delete(f.mounted, last)
+		f.writeMounts()
 	case "systemctl":
+		f.systemctl(argv)
 	default:
 		return fmt.Errorf("unknown command %v", argv)
 	}
@@ -70,6 +81,9 @@ func (f *fakeLVM) change(argv []string) error {
 func (f *fakeLVM) mount(argv []string, last string) error {
 	if argv[1] == "--bind" {
 		f.mounted[last] = f.mounted[dataPlace]
+		if last != volumesPlace {
+			f.mounted[last] = f.mounted["/var"]
+		}
 		f.writeMounts()
 		return nil
 	}
@@ -79,8 +93,18 @@ func (f *fakeLVM) mount(argv []string, last string) error {
 		return err
 	}
 	l, err := d.label()
-	if err != nil || l.Box != f.box || l.Generation == 0 || device(d.group, l.Volume) != dev || !v.tag {
+	want := l.Volume
+	if rec, rerr := slot.Load(f.root); rerr == nil && rec.Trial != nil && dev == device(d.group, rec.Trial.Data) && l.Trial == rec.Trial.Number {
+		want = rec.Trial.Data
+		if origin := f.mountedAs(device(d.group, rec.Trial.Origin)); origin != "" {
+			f.t.Errorf("%s is mounted, and its origin is at %s", dev, origin)
+		}
+	}
+	if err != nil || l.Box != f.box || l.Generation == 0 || device(d.group, want) != dev || !v.tag {
 		f.t.Errorf("%s is mounted, and the label says %+v, %v", dev, l, err)
+	}
+	if !strings.Contains(option(argv, "-o"), "nouuid") {
+		f.t.Errorf("%v: a snapshot has the id of its origin", argv)
 	}
 	if home, _ := values(f.sys.tags); home[tagHome] != homeLocal && home[tagHome] != d.id || home[tagHome] == "" {
 		f.t.Errorf("%s is mounted, and the system disk says that data lives on %q", dev, home[tagHome])
@@ -157,10 +181,7 @@ func (f *fakeLVM) lvm(d *fakeDisk, argv []string, last string) error {
 		if v := d.volumes[name]; v == nil {
 			return fmt.Errorf("no volume %q", name)
 		}
-		if l, err := d.label(); err != nil || l.Trial == 0 || name != fmt.Sprintf("data-%d", l.Trial) {
-			f.t.Errorf("%v, and the label says %+v, %v", argv, l, err)
-		}
-		delete(d.volumes, name)
+		f.remove(d, argv, name)
 	case "lvchange":
 		return f.lvchange(d, argv, name)
 	default:
@@ -174,12 +195,16 @@ func (f *fakeLVM) lvchange(d *fakeDisk, argv []string, name string) error {
 	if v == nil {
 		return fmt.Errorf("no volume %q", name)
 	}
-	if option(argv, "--addtag") != "" {
-		v.tag = true
+	for _, gone := range options(argv, "--deltag") {
+		v.tags = slices.DeleteFunc(v.tags, func(t string) bool { return t == gone })
 	}
+	v.addTags(options(argv, "--addtag"))
 	if option(argv, "--activate") == "y" {
 		if l, err := d.label(); d != f.sys && (err != nil || l.Box != f.box) {
 			f.t.Errorf("%v activates what is not this box's: %+v, %v", argv, l, err)
+		}
+		if v.skip && !slices.Contains(argv, "--ignoreactivationskip") {
+			return nil
 		}
 		v.active = true
 		d.volumes[pool].active = true
@@ -188,8 +213,64 @@ func (f *fakeLVM) lvchange(d *fakeDisk, argv []string, name string) error {
 	return nil
 }
 
+func (v *fakeVolume) addTags(tags []string) {
+	for _, t := range tags {
+		if t == formatted {
+			v.tag = true
+		} else if !slices.Contains(v.tags, t) {
+			v.tags = append(v.tags, t)
+		}
+	}
+}
+
+// mountedAs is where a device is mounted, "" for nowhere.
+func (f *fakeLVM) mountedAs(dev string) string {
+	for place, what := range f.mounted {
+		if what == dev {
+			return place
+		}
+	}
+	return ""
+}
+
+// remove drops a volume. Data goes only where no generation of this box needs
+// it: that of another box's trial, or what the record does not name.
+func (f *fakeLVM) remove(d *fakeDisk, argv []string, name string) {
+	l, err := d.label()
+	if err != nil || name == l.Volume || f.mountedAs(device(d.group, name)) != "" {
+		f.t.Errorf("%v, and the label says %+v, %v, mounted are %v", argv, l, err, f.mounted)
+	}
+	if rec, err := slot.Load(f.root); err == nil && l.Box == f.box && (name == rec.Committed.Data || rec.Kept != nil && name == rec.Kept.Data) {
+		f.t.Errorf("%v, and the record is %+v", argv, rec)
+	}
+	delete(d.volumes, name)
+}
+
+// snapshot copies a volume as it is at that moment.
+func (f *fakeLVM) snapshot(d *fakeDisk, argv []string) error {
+	name := option(argv, "--name")
+	origin := d.volumes[strings.TrimPrefix(argv[len(argv)-1], d.group+"/")]
+	if origin == nil || d.volumes[name] != nil {
+		return fmt.Errorf("no origin, or %s is there", name)
+	}
+	v := &fakeVolume{bytes: origin.bytes, xfs: origin.xfs, content: origin.content, skip: true}
+	v.addTags(options(argv, "--addtag"))
+	d.volumes[name] = v
+	return nil
+}
+
+// systemctl starts and stops the engine, which has a file of the volumes open.
+func (f *fakeLVM) systemctl(argv []string) {
+	if argv[1] == "start" && slices.Contains(argv, "docker.service") && f.mounted[volumesPlace] == "" {
+		f.t.Errorf("%v without volumes: %v", argv, f.mounted)
+	}
+}
+
 func (f *fakeLVM) create(d *fakeDisk, argv []string) error {
 	name := option(argv, "--name")
+	if slices.Contains(argv, "--snapshot") {
+		return f.snapshot(d, argv)
+	}
 	if d.volumes[name] != nil {
 		return fmt.Errorf("%s already exists", name)
 	}

@@ -5,9 +5,12 @@ package firstboot
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/holdfast/holdfast/appliance/slot"
@@ -15,14 +18,52 @@ import (
 
 const (
 	dataPlace    = "/var/lib/holdfast/data"
-	volumesPlace = "/var/lib/docker/volumes"
+	dockerPlace  = "/var/lib/docker"
+	volumesPlace = dockerPlace + "/volumes"
+	containerd   = "/var/lib/containerd"
 	factoryPlace = "/run/holdfast/factory"
+
+	// Engines holds one store for each engine, by its id.
+	Engines = "/var/lib/holdfast/engines"
+	// engineFile is baked: the engine's id.
+	engineFile = "/usr/lib/holdfast/engine"
+	// noEngine is the id where the root says none.
+	noEngine  = "default"
+	maxEngine = 4 << 10
 )
+
+// Engine is the id of the root's container engine, which names its store:
+// an older engine never opens what a newer one wrote.
+func Engine(root string) (string, error) { return engine(Env{Root: root}) }
+
+func engine(env Env) (string, error) {
+	f, err := os.Open(env.path(engineFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return noEngine, nil
+	} else if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxEngine))
+	if err != nil {
+		return "", err
+	}
+	id := strings.TrimSpace(string(data))
+	if !engineShape.MatchString(id) {
+		return "", fmt.Errorf("%s says %q, which is no name of a store", engineFile, id)
+	}
+	return id, nil
+}
+
+// engineShape is that of a record's engine (slot.Generation.Engine).
+var engineShape = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}$`)
 
 // Mounts is what a plan of mounts starts from.
 type Mounts struct {
 	// Data is the device of the data of the generation that runs.
 	Data string
+	// Engine is the id of the container engine of the root that runs.
+	Engine string
 	// Mounted are the mount points there are.
 	Mounted map[string]bool
 	// Grown are mount points whose volume is larger than its file system;
@@ -34,7 +75,9 @@ type Mounts struct {
 func PlanData(m Mounts) []Step {
 	steps := []Step{{Folder: dataPlace, Mode: 0o755}}
 	if !m.Mounted[dataPlace] {
-		steps = append(steps, Step{Argv: []string{"mount", "-t", "xfs", "-o", "prjquota,nodev,nosuid", m.Data, dataPlace}})
+		// nouuid: a snapshot has the id of its origin, and the kernel may
+		// still remember that one.
+		steps = append(steps, Step{Argv: []string{"mount", "-t", "xfs", "-o", "prjquota,nodev,nosuid,nouuid", m.Data, dataPlace}})
 	}
 	// XFS grows only while it is mounted, and before anything writes there. A
 	// cut during it is undone or redone by the file system's own log.
@@ -43,9 +86,19 @@ func PlanData(m Mounts) []Step {
 	}
 	steps = append(steps,
 		Step{Folder: dataPlace + "/volumes", Mode: 0o701},
-		Step{Folder: dataPlace + "/secrets", Mode: 0o700},
-		Step{Folder: "/var/lib/docker", Mode: 0o710},
-		Step{Folder: volumesPlace, Mode: 0o701})
+		Step{Folder: dataPlace + "/secrets", Mode: 0o700})
+	store := Engines + "/" + m.Engine
+	steps = append(steps, Step{Folder: Engines, Mode: 0o711}, Step{Folder: store, Mode: 0o711})
+	for _, e := range []struct {
+		dir, place string
+		mode       os.FileMode
+	}{{store + "/docker", dockerPlace, 0o710}, {store + "/containerd", containerd, 0o711}} {
+		steps = append(steps, Step{Folder: e.dir, Mode: e.mode}, Step{Folder: e.place, Mode: e.mode})
+		if !m.Mounted[e.place] {
+			steps = append(steps, Step{Argv: []string{"mount", "--bind", e.dir, e.place}})
+		}
+	}
+	steps = append(steps, Step{Folder: volumesPlace, Mode: 0o701})
 	if !m.Mounted[volumesPlace] {
 		// Bind, not a link: Docker resolves links and would then record
 		// paths that name the generation's place.

@@ -44,16 +44,23 @@ func TestPlanData(t *testing.T) {
 		return strings.Join(lines, "\n")
 	}
 	first := `mkdir 0755 /var/lib/holdfast/data
-mount -t xfs -o prjquota,nodev,nosuid /dev/mapper/holdfast-data--1 /var/lib/holdfast/data
+mount -t xfs -o prjquota,nodev,nosuid,nouuid /dev/mapper/holdfast-data--1 /var/lib/holdfast/data
 mkdir 0701 /var/lib/holdfast/data/volumes
 mkdir 0700 /var/lib/holdfast/data/secrets
+mkdir 0711 /var/lib/holdfast/engines
+mkdir 0711 /var/lib/holdfast/engines/e1
+mkdir 0710 /var/lib/holdfast/engines/e1/docker
 mkdir 0710 /var/lib/docker
+mount --bind /var/lib/holdfast/engines/e1/docker /var/lib/docker
+mkdir 0711 /var/lib/holdfast/engines/e1/containerd
+mkdir 0711 /var/lib/containerd
+mount --bind /var/lib/holdfast/engines/e1/containerd /var/lib/containerd
 mkdir 0701 /var/lib/docker/volumes
 mount --bind /var/lib/holdfast/data/volumes /var/lib/docker/volumes`
-	if got := text(Mounts{Data: "/dev/mapper/holdfast-data--1"}); got != first {
+	if got := text(Mounts{Data: "/dev/mapper/holdfast-data--1", Engine: "e1"}); got != first {
 		t.Errorf("first:\n%s\nwant\n%s", got, first)
 	}
-	again := text(Mounts{Data: "/dev/mapper/holdfast-data--1", Mounted: map[string]bool{dataPlace: true, volumesPlace: true}})
+	again := text(Mounts{Data: "/dev/mapper/holdfast-data--1", Mounted: map[string]bool{dataPlace: true, volumesPlace: true, dockerPlace: true, containerd: true}})
 	if strings.Contains(again, "mount") {
 		t.Errorf("mounts over a mount:\n%s", again)
 	}

@@ -60,6 +60,8 @@ type Volume struct {
 	Active bool
 	// Formatted is true when it carries the tag.
 	Formatted bool
+	// Tags are all of them.
+	Tags []string
 	// Metadata is the pool's metadata size in bytes, 0 for others.
 	Metadata int64
 }

@@ -90,6 +90,9 @@ type Config struct {
 	Publish func()
 	// Jitter returns a number in [0,1); nil is a random one.
 	Jitter func() float64
+	// Took hears how long each successful check over the network took; it
+	// must not block. nil where nobody wants to know.
+	Took func(service string, took time.Duration)
 }
 
 // Limits of what runs at once. An exec makes a process and costs the engine
@@ -254,6 +257,9 @@ func (r *Runner) follow(ctx context.Context, u *run, i int) {
 		}
 		s = s.after(u.t.Started, time.Now(), o)
 		r.note(u, i, s)
+		if r.c.Took != nil && o.failed == "" && !o.unknown && (p.Kind == "http" || p.Kind == "tcp") {
+			r.c.Took(u.t.Service, o.took)
+		}
 		wait = s.wait(u.t.Started, time.Now())
 		if wait < 0 {
 			return // nothing can change any more

@@ -14,14 +14,15 @@ var initrdModules = []string{
 // and open a hardware watchdog before anything else can hang.
 var initrdDrivers = []string{
 	"ahci", "ata_piix", "dm-verity", "hv_storvsc", "i6300esb", "mptsas", "mptspi", "nvme", "sd_mod", "squashfs",
-	"virtio_blk", "virtio_pci", "virtio_scsi", "vmw_pvscsi", "wdat_wdt", "xen-blkfront",
+	"softdog", "virtio_blk", "virtio_pci", "virtio_scsi", "vmw_pvscsi", "wdat_wdt", "xen-blkfront",
 }
 
 // initrdOmit are device-mapper and RAID modules that dracut's dm module adds.
+// dracut compares them with the kernel's own names, which have no hyphens.
 var initrdOmit = []string{
-	"bcache", "dm-cache", "dm-cache-smq", "dm-clone", "dm-crypt", "dm-delay", "dm-era", "dm-flakey", "dm-integrity", "dm-log", "dm-log-userspace", "dm-log-writes",
-	"dm-mirror", "dm-multipath", "dm-queue-length", "dm-raid", "dm-region-hash", "dm-round-robin", "dm-service-time", "dm-snapshot", "dm-switch", "dm-thin-pool",
-	"dm-unstripe", "dm-vdo", "dm-writecache", "dm-zero", "dm-zoned", "md-mod", "raid0", "raid1", "raid10", "raid456",
+	"bcache", "dm_cache", "dm_cache_smq", "dm_clone", "dm_crypt", "dm_delay", "dm_era", "dm_flakey", "dm_integrity", "dm_log", "dm_log_userspace", "dm_log_writes",
+	"dm_mirror", "dm_multipath", "dm_queue_length", "dm_raid", "dm_region_hash", "dm_round_robin", "dm_service_time", "dm_snapshot", "dm_switch", "dm_thin_pool",
+	"dm_unstripe", "dm_vdo", "dm_writecache", "dm_zero", "dm_zoned", "md_mod", "raid0", "raid1", "raid10", "raid456",
 }
 
 // cmdline is the kernel's. Where a block of the root is corrupted the reader
@@ -32,6 +33,8 @@ var cmdline = []string{
 	"console=tty0", "console=ttyS0,115200", "loglevel=4",
 	"lockdown=integrity",
 	"panic=10", "oops=panic",
+	// A PID 1 that crashes would else stand still, in the initrd too.
+	"systemd.crash_action=reboot",
 	// The slot is decided by the UKI alone: nothing is mounted because a
 	// partition has a certain type.
 	"systemd.gpt_auto=0", "rd.systemd.gpt_auto=0",

@@ -8,6 +8,8 @@ var enabled = []struct{ target, how, unit string }{
 	{"sysinit.target", "wants", "holdfast-identity.service"},
 	{"sysinit.target", "wants", "holdfast-config-local.service"},
 	{"sysinit.target", "wants", "holdfast-softdog.service"},
+	{"sysinit.target", "wants", "holdfast-ingress.service"},
+	{"sysinit.target", "wants", "holdfast-deadline.timer"},
 	{"sysinit.target", "wants", "systemd-pstore.service"},
 	{"sysinit.target", "wants", "systemd-resolved.service"},
 	{"sysinit.target", "wants", "systemd-timesyncd.service"},

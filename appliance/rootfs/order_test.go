@@ -22,7 +22,7 @@ var stock = map[string][]string{
 	"containerd.service":             {"basic.target"},
 	"local-fs.target":                {"local-fs-pre.target", "var.mount"},
 	"network.target":                 {"systemd-networkd.service"},
-	"systemd-networkd.service":       {"systemd-networkd.socket", "systemd-udevd.service"},
+	"systemd-networkd.service":       {"systemd-networkd.socket", "systemd-udevd.service", "network-pre.target"},
 	"open-vm-tools.service":          {"systemd-tmpfiles-setup.service"},
 	"systemd-repart.service":         {"systemd-udevd.service"},
 	"systemd-journald.service":       nil,
@@ -125,6 +125,8 @@ func TestOrder(t *testing.T) {
 		{full, local}, {full, "systemd-networkd.service"}, {data, full},
 		{"docker.service", data}, {"containerd.service", data}, {"holdfast.service", data},
 		{sshd, local}, {sshd, "systemd-networkd.service"},
+		// Nobody gets in before it is known what runs.
+		{"systemd-networkd.service", "holdfast-ingress.service"}, {"docker.service", "holdfast-ingress.service"}, {"holdfast-ingress.service", "var.mount"},
 	} {
 		if waits(after, c.unit, c.other) == nil {
 			t.Errorf("%s may start before %s", c.unit, c.other)

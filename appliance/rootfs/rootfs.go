@@ -16,6 +16,11 @@ import (
 //go:embed all:files
 var files embed.FS
 
+// initrdFiles are what the initrd holds besides dracut's choice.
+//
+//go:embed all:initrd
+var initrdFiles embed.FS
+
 // Set is what enters the root besides the packages' own content. The builder
 // applies it in the order of the fields from Purge on.
 type Set struct {
@@ -38,6 +43,8 @@ type Set struct {
 	// InitrdModules are dracut modules, InitrdDrivers kernel modules,
 	// InitrdOmit kernel modules that dracut would add unasked.
 	InitrdModules, InitrdDrivers, InitrdOmit []string
+	// InitrdFiles enter the initrd verbatim, mode 0644.
+	InitrdFiles fs.FS
 	// Cmdline is the kernel command line without the words for dm-verity.
 	Cmdline []string
 }
@@ -48,6 +55,10 @@ func Spec() Set {
 	tree, err := fs.Sub(files, "files")
 	if err != nil {
 		panic(err) // the folder is compiled in
+	}
+	initrd, err := fs.Sub(initrdFiles, "initrd")
+	if err != nil {
+		panic(err) // so is this one
 	}
 	s := Set{
 		Packages: slices.Clone(packages),
@@ -61,6 +72,7 @@ func Spec() Set {
 		InitrdModules: slices.Clone(initrdModules),
 		InitrdDrivers: slices.Clone(initrdDrivers),
 		InitrdOmit:    slices.Clone(initrdOmit),
+		InitrdFiles:   initrd,
 		Cmdline:       slices.Clone(cmdline),
 	}
 	for _, run := range purge {

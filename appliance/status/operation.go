@@ -7,8 +7,8 @@ import "time"
 // Operation is long work that was asked for.
 type Operation struct {
 	ID string `json:"id"`
-	// Verb is "restart", "stop" or "start"; Services what it is for, empty
-	// for the whole stack.
+	// Verb is "restart", "stop", "start", "upgrade", "rollback" or "drill";
+	// Services what it is for, empty for the whole stack.
 	Verb     string   `json:"verb"`
 	Services []string `json:"services"`
 	// State is "running", "done" or "failed"; Error says why it failed.
@@ -16,6 +16,10 @@ type Operation struct {
 	Error   string    `json:"error,omitempty"`
 	Started time.Time `json:"started"`
 	Ended   time.Time `json:"ended,omitzero"`
+	// Notes say what one should know of it, such as which writes will be lost.
+	Notes []string `json:"notes,omitempty"`
+	// Result of an upgrade, a rollback or a drill that has ended.
+	Result *UpgradeResult `json:"result,omitempty"`
 }
 
 // Plan is what the supervisor would do now, as `holdfast plan` shows it.

@@ -41,6 +41,8 @@ type Upgrade struct {
 	Trial bool `json:"trial"`
 	// Deadline of the trial, zero without one.
 	Deadline time.Time `json:"deadline,omitzero"`
+	// Quarantined counts releases that failed here and are not tried again.
+	Quarantined int `json:"quarantined,omitempty"`
 	// Last is how the last upgrade, rollback or drill ended, nil before one.
 	Last *UpgradeResult `json:"last,omitempty"`
 }
@@ -64,8 +66,15 @@ type UpgradeResult struct {
 	Start time.Time `json:"start"`
 	Armed time.Time `json:"armed,omitzero"`
 	End   time.Time `json:"end"`
+	// Quiesced is when the services were stopped: what was written later is in
+	// the data of the other generation alone.
+	Quiesced time.Time `json:"quiesced,omitzero"`
 	// Down is how long the stack did not serve, in milliseconds.
 	Down int64 `json:"down_ms,omitempty"`
+	// Took is how long from then until the services of the trial were healthy,
+	// in milliseconds; 0 where they never were. Of a drill it is what a
+	// rollback by hand would take.
+	Took int64 `json:"took_ms,omitempty"`
 	// Fetched and Reused bytes.
 	Fetched int64 `json:"fetched,omitempty"`
 	Reused  int64 `json:"reused,omitempty"`

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"time"
 
@@ -163,12 +164,61 @@ func Clear(ctx context.Context, e Engine, d *Desired, j *Journal, data *Carried,
 	return nil
 }
 
+// anonymousForm is how engines name volumes that nobody named.
+var anonymousForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// clearAllGrace is how long a container that nobody supervises any more may
+// take to end.
+const clearAllGrace = time.Minute
+
+// ClearAll stops and removes every container that a supervisor has made, of
+// whatever stack, for another generation to begin without any. Which volumes
+// they had is in the memory first, as with Clear. No supervisor may run.
+func ClearAll(ctx context.Context, e Engine, j *Journal) error {
+	all, err := ours(ctx, e, "")
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	h, err := j.History()
+	if err != nil {
+		h = NewHistory()
+	}
+	h = h.clone()
+	for _, c := range all {
+		if !isMain(c) {
+			continue
+		}
+		name := c.Labels[engine.ServiceLabel]
+		p := h.Past[name]
+		volumes := maps.Clone(c.Volumes)
+		maps.DeleteFunc(volumes, func(_, v string) bool { return !anonymousForm.MatchString(v) })
+		h.Past[name] = Past{Stopped: p.Stopped, Completed: p.Completed, Inherit: merged(p.Inherit, volumes)}
+	}
+	if err := j.Save(h); err != nil {
+		return fmt.Errorf("the supervisor's memory cannot be kept: %w", err)
+	}
+	for _, c := range slices.Backward(all) {
+		if c.Up() || c.State == "restarting" {
+			if err := e.Stop(ctx, c.ID, clearAllGrace); err != nil && !errors.Is(err, engine.ErrNotFound) {
+				return fmt.Errorf("container %s does not end: %w", c.Name, err)
+			}
+		}
+		if err := e.Remove(ctx, c.ID); err != nil && !errors.Is(err, engine.ErrNotFound) {
+			return fmt.Errorf("container %s cannot be removed: %w", c.Name, err)
+		}
+	}
+	return nil
+}
+
 // ours are the project's containers, and those that a supervisor made for
 // another: a release may have renamed its stack.
 func ours(ctx context.Context, e Engine, project string) ([]engine.Container, error) {
-	all, err := e.Containers(ctx, project)
-	if err != nil {
-		return nil, err
+	var all []engine.Container
+	if project != "" {
+		var err error
+		if all, err = e.Containers(ctx, project); err != nil {
+			return nil, err
+		}
 	}
 	holders, err := e.Holders(ctx)
 	if err != nil {

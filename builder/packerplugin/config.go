@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"time"
 
 	"github.com/hashicorp/packer-plugin-sdk/common"
 	packersdk "github.com/hashicorp/packer-plugin-sdk/packer"
@@ -54,6 +55,23 @@ type Config struct {
 	Factory string `mapstructure:"factory"`
 	// ExtraPackages are Debian packages beyond those the box needs.
 	ExtraPackages []string `mapstructure:"extra_packages"`
+	// Epoch is the release's security epoch: boxes that have committed it
+	// fetch none of a lower one.
+	Epoch int `mapstructure:"epoch"`
+	// MinFrom is the oldest version that boxes may come from; by default any.
+	MinFrom string `mapstructure:"min_from"`
+	// UpdateSource is where boxes look for later releases unless their admin
+	// says otherwise; UpdateChannel is the channel, by default "stable".
+	UpdateSource  string `mapstructure:"update_source"`
+	UpdateChannel string `mapstructure:"update_channel"`
+	// GateDeadline is how long an upgrade to this release may take to be
+	// healthy, by default "15m"; GateWindow how long it must then stay so, by
+	// default "10s".
+	GateDeadline time.Duration `mapstructure:"gate_deadline"`
+	GateWindow   time.Duration `mapstructure:"gate_window"`
+	// TrustRoot is the root.json that `holdfast-release keys init` made: boxes
+	// take releases that its keys vouch for, and without it none.
+	TrustRoot string `mapstructure:"trust_root"`
 	// SigningKey and SigningCert are PEM files. Without both a demo pair is
 	// made beside the lock, with a warning; with one missing, it is an error.
 	SigningKey  string `mapstructure:"signing_key"`
@@ -95,6 +113,8 @@ func (c *Config) bake() (builder.Config, error) {
 		Name: c.Name, Version: c.Version, Stack: c.Stack, Lock: c.Lock,
 		Layouts: c.Layouts, Archive: c.Archive, Mirror: c.Mirror,
 		ExtraPackages: c.ExtraPackages, Factory: c.Factory,
+		Epoch: c.Epoch, MinFrom: c.MinFrom, UpdateSource: c.UpdateSource, UpdateChannel: c.UpdateChannel,
+		GateDeadline: c.GateDeadline, GateWindow: c.GateWindow, TrustRoot: c.TrustRoot,
 		SigningKey: c.SigningKey, SigningCert: c.SigningCert,
 		Output: c.Output, Cache: c.Cache,
 	}
@@ -126,6 +146,12 @@ func (c *Config) bake() (builder.Config, error) {
 	}
 	if !slices.Contains([]string{"", builder.Embedded, builder.Seed}, c.Factory) {
 		report("factory", "%q is neither %q nor %q", c.Factory, builder.Embedded, builder.Seed)
+	}
+	if err := b.CheckUpgrade(); err != nil {
+		bad = packersdk.MultiErrorAppend(bad, err)
+	}
+	if c.TrustRoot != "" && !isFile(c.TrustRoot) {
+		report("trust_root", "there is no file %s: make it with `holdfast-release keys init`, or leave the key out", c.TrustRoot)
 	}
 	b.SlotSize = size("slot_size", c.SlotSize, report)
 	b.DiskSize = size("disk_size", c.DiskSize, report)

@@ -29,6 +29,13 @@ type FlatConfig struct {
 	DiskSize            *string           `mapstructure:"disk_size" cty:"disk_size" hcl:"disk_size"`
 	Factory             *string           `mapstructure:"factory" cty:"factory" hcl:"factory"`
 	ExtraPackages       []string          `mapstructure:"extra_packages" cty:"extra_packages" hcl:"extra_packages"`
+	Epoch               *int              `mapstructure:"epoch" cty:"epoch" hcl:"epoch"`
+	MinFrom             *string           `mapstructure:"min_from" cty:"min_from" hcl:"min_from"`
+	UpdateSource        *string           `mapstructure:"update_source" cty:"update_source" hcl:"update_source"`
+	UpdateChannel       *string           `mapstructure:"update_channel" cty:"update_channel" hcl:"update_channel"`
+	GateDeadline        *string           `mapstructure:"gate_deadline" cty:"gate_deadline" hcl:"gate_deadline"`
+	GateWindow          *string           `mapstructure:"gate_window" cty:"gate_window" hcl:"gate_window"`
+	TrustRoot           *string           `mapstructure:"trust_root" cty:"trust_root" hcl:"trust_root"`
 	SigningKey          *string           `mapstructure:"signing_key" cty:"signing_key" hcl:"signing_key"`
 	SigningCert         *string           `mapstructure:"signing_cert" cty:"signing_cert" hcl:"signing_cert"`
 	Output              *string           `mapstructure:"output" cty:"output" hcl:"output"`
@@ -66,6 +73,13 @@ func (*FlatConfig) HCL2Spec() map[string]hcldec.Spec {
 		"disk_size":                  &hcldec.AttrSpec{Name: "disk_size", Type: cty.String, Required: false},
 		"factory":                    &hcldec.AttrSpec{Name: "factory", Type: cty.String, Required: false},
 		"extra_packages":             &hcldec.AttrSpec{Name: "extra_packages", Type: cty.List(cty.String), Required: false},
+		"epoch":                      &hcldec.AttrSpec{Name: "epoch", Type: cty.Number, Required: false},
+		"min_from":                   &hcldec.AttrSpec{Name: "min_from", Type: cty.String, Required: false},
+		"update_source":              &hcldec.AttrSpec{Name: "update_source", Type: cty.String, Required: false},
+		"update_channel":             &hcldec.AttrSpec{Name: "update_channel", Type: cty.String, Required: false},
+		"gate_deadline":              &hcldec.AttrSpec{Name: "gate_deadline", Type: cty.String, Required: false},
+		"gate_window":                &hcldec.AttrSpec{Name: "gate_window", Type: cty.String, Required: false},
+		"trust_root":                 &hcldec.AttrSpec{Name: "trust_root", Type: cty.String, Required: false},
 		"signing_key":                &hcldec.AttrSpec{Name: "signing_key", Type: cty.String, Required: false},
 		"signing_cert":               &hcldec.AttrSpec{Name: "signing_cert", Type: cty.String, Required: false},
 		"output":                     &hcldec.AttrSpec{Name: "output", Type: cty.String, Required: false},

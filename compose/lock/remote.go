@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -122,11 +123,11 @@ func (e *AnswerError) Final() bool {
 	return e.Status >= 400 && e.Status < 500
 }
 
-// Part is a body from a registry: the bytes from At on. Size is the length of
-// the whole, -1 where the registry does not say.
+// Part is a body from a server: Len bytes from At on. Size is the length of
+// the whole. Len and Size are -1 where the server does not say.
 type Part struct {
 	io.ReadCloser
-	At, Size int64
+	At, Len, Size int64
 }
 
 // Manifest asks for an image manifest of a media type.
@@ -141,7 +142,19 @@ func (r *Remote) Blob(ctx context.Context, digest string, from, size int64) (Par
 	if from > 0 {
 		span = fmt.Sprintf("bytes=%d-%d", from, size-1)
 	}
-	return r.get(ctx, "blobs/"+digest, "", span)
+	p, err := r.get(ctx, "blobs/"+digest, "", span)
+	if err == nil && p.Size >= 0 && p.Len >= 0 && p.At+p.Len != p.Size { // what was asked for ends with the blob
+		p.Close()
+		return Part{}, fmt.Errorf("answered with %d bytes from %d on of %d", p.Len, p.At, p.Size)
+	}
+	return p, err
+}
+
+// Span asks for length bytes, at least 1, of a blob from byte from on. A
+// registry that knows no ranges gives the whole, and one that errs another
+// part: whoever asks looks at Part.
+func (r *Remote) Span(ctx context.Context, digest string, from, length int64) (Part, error) {
+	return r.get(ctx, "blobs/"+digest, "", fmt.Sprintf("bytes=%d-%d", from, from+length-1))
 }
 
 func (r *Remote) get(ctx context.Context, what, accept, span string) (Part, error) {
@@ -150,7 +163,14 @@ func (r *Remote) get(ctx context.Context, what, accept, span string) (Part, erro
 		return Part{}, answer(err)
 	}
 	u := url.URL{Scheme: "https", Host: r.registry.RegistryStr(), Path: "/v2/" + r.repo + "/" + what}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	return Get(ctx, client, u.String(), accept, span)
+}
+
+// Get asks any web server for a file, in the types that accept names, or for
+// the part of it that span ("bytes=0-99") names; both may be "". An answer
+// without the file's bytes is an *AnswerError.
+func Get(ctx context.Context, client *http.Client, address, accept, span string) (Part, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return Part{}, err
 	}
@@ -164,12 +184,16 @@ func (r *Remote) get(ctx context.Context, what, accept, span string) (Part, erro
 	if err != nil {
 		return Part{}, answer(err)
 	}
-	p := Part{ReadCloser: resp.Body, Size: resp.ContentLength}
+	p := Part{ReadCloser: resp.Body, Len: resp.ContentLength, Size: resp.ContentLength}
 	switch {
 	case resp.StatusCode == http.StatusOK:
 		return p, nil
 	case resp.StatusCode == http.StatusPartialContent && span != "":
-		if p.At, p.Size, err = contentRange(resp.Header.Get("Content-Range")); err != nil {
+		p.At, p.Len, p.Size, err = contentRange(resp.Header.Get("Content-Range"))
+		if err == nil && resp.ContentLength >= 0 && resp.ContentLength != p.Len {
+			err = fmt.Errorf("answered with the range %q and %d bytes", cut(resp.Header.Get("Content-Range")), resp.ContentLength)
+		}
+		if err != nil {
 			resp.Body.Close()
 			return Part{}, err
 		}
@@ -214,27 +238,27 @@ func answer(err error) error {
 }
 
 // contentRange reads "bytes 100-199/200" (RFC 9110, 14.4); size is -1 for "*".
-func contentRange(s string) (from, size int64, err error) {
+func contentRange(s string) (from, length, size int64, err error) {
 	bad := fmt.Errorf("answered with the range %q", cut(s))
 	rest, ok := strings.CutPrefix(s, "bytes ")
 	span, all, ok2 := strings.Cut(rest, "/")
 	first, last, ok3 := strings.Cut(span, "-")
 	if !ok || !ok2 || !ok3 {
-		return 0, 0, bad
+		return 0, 0, 0, bad
 	}
 	from, err1 := strconv.ParseInt(first, 10, 64)
 	to, err2 := strconv.ParseInt(last, 10, 64)
-	if err1 != nil || err2 != nil || from < 0 || to < from {
-		return 0, 0, bad
+	if err1 != nil || err2 != nil || from < 0 || to < from || to == math.MaxInt64 {
+		return 0, 0, 0, bad
 	}
 	if all == "*" {
-		return from, -1, nil
+		return from, to - from + 1, -1, nil
 	}
 	size, err = strconv.ParseInt(all, 10, 64)
-	if err != nil || size != to+1 { // what was asked for ends with the blob
-		return 0, 0, bad
+	if err != nil || size <= to {
+		return 0, 0, 0, bad
 	}
-	return from, size, nil
+	return from, to - from + 1, size, nil
 }
 
 // retryAfter reads a Retry-After in seconds; its other form, a date, is worth

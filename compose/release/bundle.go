@@ -10,16 +10,15 @@ import (
 	"io"
 	"io/fs"
 	"slices"
-
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Release is an opened release whose manifest, description, stack layer and
 // index have been verified. Its images are verified as they are read.
 type Release struct {
-	fsys  fs.FS
-	desc  Description
-	stack []byte
+	fsys   fs.FS
+	digest string
+	desc   Description
+	stack  []byte
 }
 
 // Open reads the OCI layout of a release at the root of fsys. Of index.json,
@@ -64,28 +63,8 @@ func (r *Release) open(trust []*x509.Certificate) error {
 	}
 
 	// From here on every byte is the vendor's.
-	var m ocispec.Manifest
-	if err := json.Unmarshal(manifest, &m); err != nil {
-		return fmt.Errorf("release manifest: %w", err)
-	}
-	if m.ArtifactType != ArtifactType || m.Config.MediaType != ConfigType || len(m.Layers) == 0 || m.Layers[0].MediaType != StackType {
-		return fmt.Errorf("release manifest: not a release of a kind this program knows")
-	}
-	config, err := r.blob(m.Config.Digest.String(), maxDescription)
-	if err != nil {
-		return fmt.Errorf("release description: %w", err)
-	}
-	if err := json.Unmarshal(config, &r.desc); err != nil {
-		return fmt.Errorf("release description: %w", err)
-	}
-	if err := r.desc.check(); err != nil {
+	if err := r.follow(digest, manifest); err != nil {
 		return err
-	}
-	if d := m.Layers[0].Digest.String(); d != r.desc.Stack {
-		return fmt.Errorf("release description: the stack is %s, the manifest has %s", r.desc.Stack, d)
-	}
-	if r.stack, err = r.blob(r.desc.Stack, maxStack); err != nil {
-		return fmt.Errorf("stack layer: %w", err)
 	}
 	want, err := index(manifest, r.desc)
 	if err != nil {
@@ -93,6 +72,29 @@ func (r *Release) open(trust []*x509.Certificate) error {
 	}
 	if !bytes.Equal(idx, want) {
 		return fmt.Errorf("index.json: not what the signed description says")
+	}
+	return nil
+}
+
+// follow reads what a verified manifest names: description and stack.
+func (r *Release) follow(digest string, manifest []byte) error {
+	config, layers, err := ParseManifest(manifest)
+	if err != nil {
+		return err
+	}
+	r.digest = digest
+	raw, err := r.blob(config.Digest, maxDescription)
+	if err != nil {
+		return fmt.Errorf("release description: %w", err)
+	}
+	if r.desc, err = ParseDescription(raw); err != nil {
+		return err
+	}
+	if err := r.desc.Matches(layers); err != nil {
+		return err
+	}
+	if r.stack, err = r.blob(r.desc.Stack, maxStack); err != nil {
+		return fmt.Errorf("stack layer: %w", err)
 	}
 	return nil
 }
@@ -165,6 +167,9 @@ func (r *Release) WithBlobs(fsys fs.FS) *Release {
 
 // StackTar is the stack layer, as stack.Stack.Tar wrote it.
 func (r *Release) StackTar() []byte { return slices.Clone(r.stack) }
+
+// Digest of the release manifest, "sha256:<hex>".
+func (r *Release) Digest() string { return r.digest }
 
 // Description of the release.
 func (r *Release) Description() Description {

@@ -6,15 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/holdfast/holdfast/compose/version"
 )
 
 const (
@@ -52,14 +49,17 @@ var (
 
 func blobPath(dgst string) string { return blobDir + strings.TrimPrefix(dgst, "sha256:") }
 
-// artifact is the release manifest.
-func artifact(config, stack []byte) ([]byte, error) {
+// artifact is the release manifest. parts is nil in a factory.
+func artifact(config, stack []byte, parts *Parts) ([]byte, error) {
 	m := ocispec.Manifest{
 		Versioned:    specs.Versioned{SchemaVersion: 2},
 		MediaType:    ocispec.MediaTypeImageManifest,
 		ArtifactType: ArtifactType,
 		Config:       ocispec.Descriptor{MediaType: ConfigType, Digest: digest.FromBytes(config), Size: int64(len(config))},
 		Layers:       []ocispec.Descriptor{{MediaType: StackType, Digest: digest.FromBytes(stack), Size: int64(len(stack))}},
+	}
+	for _, l := range parts.layers() {
+		m.Layers = append(m.Layers, ocispec.Descriptor{MediaType: l.Type, Digest: digest.Digest(l.Digest), Size: l.Size})
 	}
 	return json.Marshal(m)
 }
@@ -102,57 +102,3 @@ func (im Image) descriptor() (ocispec.Descriptor, error) {
 		},
 	}, nil
 }
-
-// check is what holds for each description, written or read.
-func (d Description) check() error {
-	bad := func(key, format string, args ...any) error {
-		return fmt.Errorf("release description: %s: %s", key, fmt.Sprintf(format, args...))
-	}
-	switch {
-	case d.Format != FormatVersion:
-		return bad("format", "%d, this program knows %d", d.Format, FormatVersion)
-	case !nameForm.MatchString(d.Name):
-		return bad("name", "%q is not 1 to 40 of a-z, 0-9 and -", d.Name)
-	case !version.Valid(d.Version):
-		return bad("version", "%q is no semantic version", d.Version)
-	case d.Data.ReadableFrom != "" && !version.Valid(d.Data.ReadableFrom):
-		return bad("data.readable_from", "%q is no semantic version", d.Data.ReadableFrom)
-	case d.Data.ReadableFrom != "" && version.Compare(d.Data.ReadableFrom, d.Version) > 0:
-		return bad("data.readable_from", "%s is newer than the release, which must be able to read its own data; write %s or older", d.Data.ReadableFrom, d.Version)
-	case d.Created <= 0:
-		return bad("created", "%d is no time after 1970", d.Created)
-	case !digestForm.MatchString(d.Stack):
-		return bad("stack", "%q is no digest", d.Stack)
-	case !osForm.MatchString(d.OS.Version):
-		return bad("os.version", "%q is no version", d.OS.Version)
-	case !hashForm.MatchString(d.OS.RootHash):
-		return bad("os.root_hash", "%q is not 64 hex digits", d.OS.RootHash)
-	case d.Factory != "" && d.Factory != Seed:
-		return bad("factory", "%q, this program knows %q", d.Factory, Seed)
-	case len(d.Images) > maxImages:
-		return bad("images", "more than %d", maxImages)
-	}
-	for i, im := range d.Images {
-		key := fmt.Sprintf("images.%d", i)
-		named, err := reference.ParseNormalizedNamed(im.Ref)
-		switch {
-		case err != nil:
-			return bad(key+".ref", "%q is no image reference", im.Ref)
-		case strings.Contains(im.Ref, "@") || named == nil:
-			return bad(key+".ref", "%q has a digest", im.Ref)
-		case !digestForm.MatchString(im.Digest):
-			return bad(key+".digest", "%q is no digest", im.Digest)
-		case im.Manifest <= 0 || im.Manifest > maxManifest || im.Size <= im.Manifest:
-			return bad(key+".size", "%d with a manifest of %d bytes", im.Size, im.Manifest)
-		case !slices.Contains(manifestTypes, im.MediaType):
-			return bad(key+".media_type", "%q is no image manifest", im.MediaType)
-		case i > 0 && d.Images[i-1].Ref >= im.Ref:
-			return bad(key+".ref", "the images are not sorted by reference, each once")
-		}
-	}
-	return nil
-}
-
-// manifestTypes are OCI's and Docker's image manifest; what a source has is
-// kept as it is, or its digest would change.
-var manifestTypes = []string{ocispec.MediaTypeImageManifest, "application/vnd.docker.distribution.manifest.v2+json"}

@@ -36,6 +36,28 @@ type Parts struct {
 	SBOM       PartBlob `json:"sbom"`
 }
 
+// layer is one part as the release manifest has it.
+type layer struct {
+	Layer
+	name  string
+	limit int64
+}
+
+// layers are the parts in the manifest's order; none where p is nil.
+func (p *Parts) layers() []layer {
+	if p == nil {
+		return nil
+	}
+	return []layer{
+		{Layer{UKIType, p.UKI}, "uki", MaxUKI},
+		{Layer{ChunksType, p.UKIChunks}, "uki_chunks", MaxChunks},
+		{Layer{RootType, p.Root}, "root", MaxRoot},
+		{Layer{ChunksType, p.RootChunks}, "root_chunks", MaxChunks},
+		{Layer{BootType, p.Boot}, "boot", MaxBoot},
+		{Layer{SBOMType, p.SBOM}, "sbom", MaxSBOM},
+	}
+}
+
 // Verity is what the hash tree of a root derives from, besides the root: tree
 // and superblock are appended at the root's size, and the root hash is OS's.
 type Verity struct {
@@ -56,6 +78,12 @@ type Requirements struct {
 	// Images are the bytes of all images of the stack.
 	Images int64 `json:"images"`
 }
+
+// What a gate is where the release does not say, in seconds.
+const (
+	DefaultDeadline = 900
+	DefaultWindow   = 10
+)
 
 // Gate is what a trial must meet, in seconds; zero means the default.
 type Gate struct {

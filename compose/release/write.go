@@ -36,78 +36,99 @@ const minKey = 2048
 // PKCS#1 v1.5 signatures are. Files are written plainly; making the folder
 // durable, and giving it its name only when it is complete, is the caller's.
 func Write(ctx context.Context, dir string, d Description, stackTar []byte, images map[string]v1.Image, signer crypto.Signer) error {
+	if d.Parts != nil {
+		return fmt.Errorf("release: parts are described and not given")
+	}
+	_, err := write(ctx, dir, d, stackTar, images, nil, signer)
+	return err
+}
+
+// WriteFull is Write of a release that boxes upgrade to: with the parts of the
+// operating system, whose files are parts. d.Parts is filled in too, d.Verity
+// must be set. It returns the digest of the release manifest, "sha256:<hex>".
+func WriteFull(ctx context.Context, dir string, d Description, stackTar []byte, images map[string]v1.Image, parts PartFiles, signer crypto.Signer) (digest string, err error) {
+	return write(ctx, dir, d, stackTar, images, &parts, signer)
+}
+
+func write(ctx context.Context, dir string, d Description, stackTar []byte, images map[string]v1.Image, parts *PartFiles, signer crypto.Signer) (digest string, err error) {
 	key, ok := signer.Public().(*rsa.PublicKey)
 	if !ok || key.N.BitLen() < minKey {
-		return fmt.Errorf("release: the signing key must be an RSA key of at least %d bits", minKey)
+		return "", fmt.Errorf("release: the signing key must be an RSA key of at least %d bits", minKey)
 	}
 	if len(stackTar) == 0 || len(stackTar) > maxStack {
-		return fmt.Errorf("release: the stack layer has %d bytes; it must have 1 to %d", len(stackTar), maxStack)
+		return "", fmt.Errorf("release: the stack layer has %d bytes; it must have 1 to %d", len(stackTar), maxStack)
 	}
 	for _, sub := range []string{dir, filepath.Join(dir, filepath.FromSlash(blobDir))} {
 		if err := os.MkdirAll(sub, 0o755); err != nil {
-			return err
+			return "", err
 		}
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if len(entries) != 1 {
-		return fmt.Errorf("release: %s is not empty", dir)
+		return "", fmt.Errorf("release: %s is not empty", dir)
 	}
 	w := &writer{dir: dir, done: map[string]bool{}}
+	if parts != nil {
+		if d.Parts, err = w.parts(ctx, *parts, d.Parts); err != nil {
+			return "", err
+		}
+		w.keep = parts.Keep
+	}
 
 	made := make([]Image, 0, len(images))
 	for ref, img := range images {
 		im, err := describe(ref, img)
 		if err != nil {
-			return fmt.Errorf("release: %s: %w", ref, err)
+			return "", fmt.Errorf("release: %s: %w", ref, err)
 		}
 		made = append(made, im)
 	}
 	slices.SortFunc(made, func(a, b Image) int { return cmp.Compare(a.Ref, b.Ref) })
 	if err := d.complete(stackTar, made); err != nil {
-		return err
+		return "", err
 	}
 	for _, im := range d.Images {
 		if d.Factory == Seed {
 			break
 		}
 		if err := w.image(ctx, images[im.Ref]); err != nil {
-			return fmt.Errorf("release: %s: %w", im.Ref, err)
+			return "", fmt.Errorf("release: %s: %w", im.Ref, err)
 		}
 	}
 	config, err := json.Marshal(d)
 	if err != nil {
-		return err
+		return "", err
 	}
-	manifest, err := artifact(config, stackTar)
+	manifest, err := artifact(config, stackTar, d.Parts)
 	if err != nil {
-		return err
+		return "", err
 	}
 	idx, err := index(manifest, d)
 	if err != nil {
-		return err
+		return "", err
 	}
 	for _, b := range [][]byte{config, stackTar, manifest} {
 		if err := w.blob(v1Hash(b), int64(len(b)), io.NopCloser(bytes.NewReader(b))); err != nil {
-			return err
+			return "", err
 		}
 	}
 	sum := sha256.Sum256(manifest)
 	sig, err := signer.Sign(rand.Reader, sum[:], crypto.SHA256)
 	if err != nil {
-		return fmt.Errorf("release: sign: %w", err)
+		return "", fmt.Errorf("release: sign: %w", err)
 	}
 	for _, f := range []struct {
 		name string
 		data []byte
 	}{{"oci-layout", layoutFile}, {"index.json", idx}, {SignatureFile, sig}} {
 		if err := os.WriteFile(filepath.Join(dir, f.name), f.data, 0o644); err != nil {
-			return err
+			return "", err
 		}
 	}
-	return nil
+	return v1Hash(manifest).String(), nil
 }
 
 // complete fills in what follows from the inputs and refuses what
@@ -173,6 +194,7 @@ func v1Hash(b []byte) v1.Hash {
 // writer puts blobs under their digest, each once.
 type writer struct {
 	dir  string
+	keep string // folder of blobs to link to, "" for none
 	done map[string]bool
 }
 
@@ -202,15 +224,18 @@ func (w *writer) image(ctx context.Context, img v1.Image) error {
 		if w.done[l.Digest.String()] {
 			continue
 		}
-		layer, err := img.LayerByDigest(l.Digest)
-		if err != nil {
-			return err
+		open := func() (io.ReadCloser, error) {
+			layer, err := img.LayerByDigest(l.Digest)
+			if err != nil {
+				return nil, err
+			}
+			rc, err := layer.Compressed()
+			if err != nil {
+				return nil, fmt.Errorf("layer %s: %w", l.Digest, err)
+			}
+			return rc, nil
 		}
-		rc, err := layer.Compressed()
-		if err != nil {
-			return fmt.Errorf("layer %s: %w", l.Digest, err)
-		}
-		if err := w.blob(l.Digest, l.Size, rc); err != nil {
+		if err := w.layer(l.Digest, l.Size, open); err != nil {
 			return err
 		}
 	}
@@ -226,19 +251,31 @@ func (w *writer) blob(h v1.Hash, size int64, rc io.ReadCloser) (err error) {
 	if !digestForm.MatchString(h.String()) {
 		return fmt.Errorf("blob %s: only sha256 digests are taken", h)
 	}
-	f, err := os.OpenFile(filepath.Join(w.dir, filepath.FromSlash(blobPath(h.String()))), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	f, err := os.OpenFile(w.path(h.String()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := copyBlob(f, h, size, rc); err != nil {
+		return err
+	}
+	w.done[h.String()] = true
+	return nil
+}
+
+func (w *writer) path(digest string) string {
+	return filepath.Join(w.dir, filepath.FromSlash(blobPath(digest)))
+}
+
+// copyBlob copies size bytes and fails unless they are the digest's.
+func copyBlob(dst io.Writer, h v1.Hash, size int64, src io.Reader) error {
 	sum := sha256.New()
-	n, err := io.Copy(io.MultiWriter(f, sum), io.LimitReader(rc, size+1))
+	n, err := io.Copy(io.MultiWriter(dst, sum), io.LimitReader(src, size+1))
 	if err != nil {
 		return fmt.Errorf("blob %s: %w", h, err)
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); n != size || got != h.Hex {
 		return fmt.Errorf("blob %s of %d bytes: the source has sha256:%s of %d bytes or more; it is damaged", h, size, got, n)
 	}
-	w.done[h.String()] = true
 	return nil
 }

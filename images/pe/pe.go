@@ -12,6 +12,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"sort"
 	"strings"
 )
@@ -50,20 +51,62 @@ type File struct {
 	CertAt, CertSize int64
 	// Sections in the order of the header.
 	Sections []Section
+
+	virtual []int64 // the sections' sizes in memory
 }
 
 // Parse reads the headers of b.
 func Parse(b []byte) (*File, error) {
+	f, err := parse(b, int64(len(b)))
+	if err != nil {
+		return nil, err
+	}
+	for i, s := range f.Sections {
+		f.Sections[i].Data = b[s.Offset:][:min(s.Size, f.virtual[i])]
+	}
+	return f, nil
+}
+
+// maxHeader bounds the headers of ParseAt in bytes: MaxSections take 4 KiB.
+const maxHeader = 64 << 10
+
+// ParseAt is Parse for a program of size bytes that stays where it is: only
+// its headers are read, and Data is nil.
+func ParseAt(r io.ReaderAt, size int64) (*File, error) {
+	head := make([]byte, min(max(size, 0), maxHeader))
+	if _, err := io.ReadFull(io.NewSectionReader(r, 0, int64(len(head))), head); err != nil {
+		return nil, err
+	}
+	return parse(head, size)
+}
+
+// Content reads the content of section i of a program parsed by ParseAt, of
+// at most limit bytes.
+func (f *File) Content(r io.ReaderAt, i int, limit int64) ([]byte, error) {
+	s := f.Sections[i]
+	n := min(s.Size, f.virtual[i])
+	if n > limit {
+		return nil, fmt.Errorf("pe: section %q has %d bytes, at most %d are taken", s.Name, n, limit)
+	}
+	out := make([]byte, n)
+	if _, err := io.ReadFull(io.NewSectionReader(r, s.Offset, n), out); err != nil {
+		return nil, fmt.Errorf("pe: section %q: %w", s.Name, err)
+	}
+	return out, nil
+}
+
+// parse reads headers out of b, the first bytes of a program of n.
+func parse(b []byte, n int64) (*File, error) {
 	le := binary.LittleEndian
-	n := int64(len(b))
+	have := int64(len(b))
 	if n > MaxSize {
 		return nil, fmt.Errorf("pe: %d bytes, at most %d are accepted", n, MaxSize)
 	}
-	if n < 64 || b[0] != 'M' || b[1] != 'Z' {
+	if have < 64 || b[0] != 'M' || b[1] != 'Z' {
 		return nil, errors.New("pe: not an EFI program: it does not begin with MZ")
 	}
 	at := int64(le.Uint32(b[60:]))
-	if at < 64 || at > n-coffSize-dirOffset-8*(certDir+1) {
+	if at < 64 || at > have-coffSize-dirOffset-8*(certDir+1) {
 		return nil, errors.New("pe: header is beyond the end of the file")
 	}
 	if string(b[at:at+4]) != "PE\x00\x00" {
@@ -90,7 +133,7 @@ func Parse(b []byte) (*File, error) {
 	if count > MaxSections {
 		return nil, fmt.Errorf("pe: %d sections, at most %d", count, MaxSections)
 	}
-	if table+count*sectionSize > f.HeaderSize || f.HeaderSize > n {
+	if table+count*sectionSize > f.HeaderSize || f.HeaderSize > n || f.HeaderSize > have {
 		return nil, errors.New("pe: section table is beyond the headers")
 	}
 	for i := range count {
@@ -104,8 +147,8 @@ func Parse(b []byte) (*File, error) {
 		} else if sec.Offset < f.HeaderSize || sec.Offset > n || sec.Size > n-sec.Offset {
 			return nil, fmt.Errorf("pe: section %q is not inside the file", sec.Name)
 		}
-		sec.Data = b[sec.Offset:][:min(sec.Size, int64(le.Uint32(s[8:])))]
 		f.Sections = append(f.Sections, sec)
+		f.virtual = append(f.virtual, int64(le.Uint32(s[8:])))
 	}
 	end := f.HeaderSize
 	for _, s := range f.InFileOrder() {

@@ -47,13 +47,22 @@ func (s System) smbios() []string {
 
 // disks are QEMU's arguments for the disks.
 func (o Options) disks() []string {
-	list := []string{
-		// Flushes must reach the overlay: a killed QEMU stands for lost power.
-		"-drive", "if=none,id=disk0,format=qcow2,cache=writeback,file=" + o.Disk,
+	// Flushes must reach the overlay: a killed QEMU stands for lost power.
+	disk := "if=none,id=disk0,format=qcow2,cache=writeback,file=" + comma(o.Disk)
+	if o.Record != "" {
+		disk = "if=none,id=disk0,cache=writeback,driver=blklogwrites,log-sector-size=512,file.driver=qcow2,file.file.driver=file,file.file.filename=" +
+			comma(o.Disk) + ",log.driver=file,log.filename=" + comma(o.Record)
 	}
+	list := []string{"-drive", disk}
 	switch o.DiskBus {
 	case "":
-		list = append(list, "-device", "virtio-blk-pci,drive=disk0,bootindex=0")
+		device := "virtio-blk-pci,drive=disk0,bootindex=0"
+		if o.Record != "" {
+			// A merged request has as many pieces as the host takes at once,
+			// and the log adds one: the guest would see I/O errors.
+			device += ",request-merging=off"
+		}
+		list = append(list, "-device", device)
 	case "nvme":
 		list = append(list, "-device", "nvme,drive=disk0,serial=vol00000000000000001,bootindex=0")
 	default:

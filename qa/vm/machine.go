@@ -41,6 +41,10 @@ type Options struct {
 	MemoryMiB, CPUs int
 	// Forward are TCP ports of the guest that get an address on this host.
 	Forward []int
+	// Record, when not empty, is an empty file that gets every write, flush and
+	// discard of the system disk in order, in the format of the kernel's
+	// dm-log-writes: what a power cut may leave can be made from it.
+	Record string
 	// DiskBus is how the system disk is attached, "" for virtio-blk; "pvscsi"
 	// is vSphere's, "nvme" EC2's, "virtio-scsi" Google's.
 	DiskBus string

@@ -19,6 +19,7 @@ import (
 
 	"github.com/holdfast/holdfast/appliance/status"
 	"github.com/holdfast/holdfast/builder"
+	"github.com/holdfast/holdfast/builder/sandbox"
 	"github.com/holdfast/holdfast/builder/tools"
 	"github.com/holdfast/holdfast/compose/lock"
 )
@@ -41,6 +42,7 @@ const bootTime = 8 * time.Minute
 const stateDisk = 10 << 30
 
 func TestMain(m *testing.M) {
+	sandbox.Child() // tests of upgrades bake
 	if Relay(os.Args) {
 		return
 	}

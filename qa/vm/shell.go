@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -120,21 +121,45 @@ func (s *Shell) Ready(ctx context.Context, n int) (string, error) {
 	return id, err
 }
 
+// Next waits for the shell of a boot other than the given one, and returns that
+// boot's id.
+func (s *Shell) Next(ctx context.Context, boot string) (string, error) {
+	var id string
+	err := s.wait(ctx, "the root shell of the boot after "+boot, func() bool {
+		if n := len(s.boots); n > 0 && s.boots[n-1] != boot {
+			id = s.boots[n-1]
+			return true
+		}
+		return false
+	})
+	return id, err
+}
+
+// ErrRebooted is returned by Run where the box rebooted before it answered.
+var ErrRebooted = errors.New("the box rebooted before it answered")
+
 // Run runs a command line as root and returns what it printed, both streams
 // together, and its exit status. The error is about the way there.
 func (s *Shell) Run(ctx context.Context, command string) (out string, status int, err error) {
 	s.mu.Lock()
 	s.next++
-	id := s.next
+	id, greeted := s.next, len(s.boots)
 	s.mu.Unlock()
 	if _, err := fmt.Fprintf(s.w, "%d %s\n", id, base64.StdEncoding.EncodeToString([]byte(command))); err != nil {
 		return "", 0, fmt.Errorf("root shell: %w", err)
 	}
+	rebooted := false
 	err = s.wait(ctx, "the answer to `"+command+"`", func() bool {
 		a, ok := s.answers[id]
 		out, status = a.out, a.status
-		return ok
+		// A shell that was restarted in the same boot answers what it reads.
+		last := len(s.boots)
+		rebooted = !ok && greeted > 0 && last > greeted && s.boots[last-1] != s.boots[greeted-1]
+		return ok || rebooted
 	})
+	if err == nil && rebooted {
+		err = fmt.Errorf("`%s`: %w", command, ErrRebooted)
+	}
 	return out, status, err
 }
 

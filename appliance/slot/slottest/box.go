@@ -5,7 +5,9 @@
 package slottest
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,6 +67,26 @@ func Put(t testing.TB, root, name, text string) {
 	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// record is slot.Path; that package's tests use this one.
+const record = "var/lib/holdfast/generation.json"
+
+// NoRecord removes the generation record, all copies of it.
+func NoRecord(t testing.TB, root string) {
+	t.Helper()
+	for _, end := range []string{"", ".1", ".2"} {
+		if err := os.Remove(filepath.Join(root, record+end)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Record puts a text in the place of the generation record.
+func Record(t testing.TB, root, text string) {
+	t.Helper()
+	NoRecord(t, root)
+	Put(t, root, record, text)
 }
 
 func link(t testing.TB, root, name, target string) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Program holdfast-release is the vendor's command line: it makes a stack's
-// images, locks a stack, runs and inspects what was baked. Baking itself is
+// images, locks a stack, runs and inspects what was baked, signs and publishes it. Baking itself is
 // Packer's, through packer-plugin-holdfast.
 package main
 
@@ -33,6 +33,12 @@ const long = `holdfast-release is the vendor's command line of Holdfast.
   budget   show what each service of a stack gets, and whether it fits
   run      boot a baked disk in QEMU, with its port forwarded
   inspect  show what a bake made, and check it
+  keys     make, rotate and show the keys that releases are signed with
+  sign     sign a release, take one back, or renew what expires
+  publish  sign a release and put it where boxes look
+  bundle   put a release into one file, for boxes without a network
+  verify   read every byte of what is published, as a box would
+  diff     show what a box on one release would fetch for another
   check-marketplace
            look into a baked disk for what marketplaces reject
   secure-boot
@@ -90,7 +96,8 @@ func root(args []string) *cobra.Command {
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
 	})
-	cmd.AddCommand(imagesCommand(), lockCommand(), budgetCommand(), runCommand(), inspectCommand(), marketplaceCommand(), secureBootCommand(), toolsCommand(), versionCommand())
+	cmd.AddCommand(imagesCommand(), lockCommand(), budgetCommand(), runCommand(), inspectCommand(),
+		keysCommand(), signCommand(), publishCommand(), bundleCommand(), verifyCommand(), diffCommand(), marketplaceCommand(), secureBootCommand(), toolsCommand(), versionCommand())
 	cmd.SetArgs(args)
 	cmd.SetOut(os.Stdout)
 	return cmd

@@ -14,6 +14,6 @@ func operatingSystem() builder.OS {
 	return builder.OS{
 		Files: s.Files, Modes: s.Modes, Links: s.Links, Dirs: s.Dirs, Remove: s.Remove, Move: s.Moves,
 		Packages: s.Packages, Purge: s.Purge,
-		InitrdModules: s.InitrdModules, InitrdDrivers: s.InitrdDrivers, InitrdOmit: s.InitrdOmit, Cmdline: s.Cmdline,
+		InitrdModules: s.InitrdModules, InitrdDrivers: s.InitrdDrivers, InitrdOmit: s.InitrdOmit, InitrdFiles: s.InitrdFiles, Cmdline: s.Cmdline,
 	}
 }

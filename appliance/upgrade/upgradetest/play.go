@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package upgradetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing/synctest"
+	"time"
+
+	"github.com/holdfast/holdfast/appliance/slot"
+	"github.com/holdfast/holdfast/appliance/upgrade"
+)
+
+// mostBoots bounds how often a world may boot before it rests.
+const mostBoots = 12
+
+// mostTime bounds one boot, by the test's clock.
+const mostTime = 2 * time.Hour
+
+// Play boots the world, lets act ask for something in the first boot, and goes
+// on through reboots and cuts until it rests: nothing is on its way and the
+// stack is healthy. It is for use in a synctest bubble.
+func (w *World) Play(act func(context.Context, *upgrade.Machine) error) error {
+	for range mostBoots {
+		again, err := w.PlayBoot(act)
+		if err != nil {
+			return err
+		}
+		if !again {
+			return nil
+		}
+		act = nil
+	}
+	return fmt.Errorf("no rest after %d boots", mostBoots)
+}
+
+// PlayBoot is one boot of Play; again says that it has ended and another
+// follows.
+func (w *World) PlayBoot(act func(context.Context, *upgrade.Machine) error) (again bool, err error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	defer w.Off()
+	defer func() {
+		if r := recover(); r != nil {
+			if _, cut := r.(PowerCut); !cut {
+				panic(r)
+			}
+			again, err = true, nil
+		}
+	}()
+	m, _, err := w.Boot(ctx)
+	switch {
+	case Died(err):
+		return true, nil
+	case err != nil:
+		return false, err
+	}
+	done := make(chan any, 1)
+	go func() {
+		defer func() { done <- recover() }()
+		m.Run(ctx)
+	}()
+	defer func() {
+		// Before the boot is over: whatever Run does then is refused.
+		cancel()
+		w.Off()
+		synctest.Wait()
+	}()
+	began := time.Now()
+	for time.Since(began) < mostTime {
+		synctest.Wait()
+		select {
+		case r := <-done:
+			if _, cut := r.(PowerCut); cut {
+				return true, nil
+			}
+			if r != nil {
+				panic(r)
+			}
+			return false, errors.New("Run has returned")
+		default:
+		}
+		if w.Ended() != "" {
+			if w.Ended() == "reboot" {
+				w.shutdown(ctx, m)
+			}
+			return true, nil
+		}
+		if w.late() {
+			return true, nil
+		}
+		rep, _ := w.reportNow()
+		u := m.Status()
+		if act != nil && rep == "healthy" {
+			if err := act(ctx, m); err != nil {
+				return false, err
+			}
+			act = nil
+			continue
+		}
+		if act == nil && u.State == "idle" && u.Kind == "" && !u.Trial && rep == "healthy" && !has(m, upgrade.CondUnsettled) {
+			return false, nil
+		}
+		if u.State == "ready" || u.State == "held" {
+			return false, nil
+		}
+		time.Sleep(time.Second)
+	}
+	return false, fmt.Errorf("no rest after %s: %+v, %v", mostTime, m.Status(), m.Conditions())
+}
+
+func has(m *upgrade.Machine, code string) bool {
+	for _, c := range m.Conditions() {
+		if c.Code == code {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *World) reportNow() (string, int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.traffic()
+	return w.report.Stack, w.report.Generation
+}
+
+// shutdown is what an orderly one does before the end.
+func (w *World) shutdown(ctx context.Context, m *upgrade.Machine) {
+	if err := m.Interrupt(ctx); err != nil {
+		w.wrong("the shutdown: %v", err)
+	}
+}
+
+// late is the deadline's timer, which reboots by force.
+func (w *World) late() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	rec, err := w.load()
+	if err != nil || rec.Trial == nil || rec.Trial.Boot != w.bootID || rec.Trial.Kind == slot.Rollback {
+		return false
+	}
+	limit := time.Duration(rec.Trial.Deadline+rec.Trial.Since)*time.Second + 3*time.Minute
+	return time.Since(w.booted) > limit
+}
+
+// Committed is the release that is, "NAME VERSION".
+func (w *World) Committed() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	rec, err := w.load()
+	if err != nil {
+		return err.Error()
+	}
+	return rec.Committed.Release
+}
+
+// Record of the world.
+func (w *World) Record() slot.Record {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	rec, _ := w.load()
+	return clone(rec)
+}
+
+// Data is the committed volume.
+func (w *World) Data() Volume {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	rec, _ := w.load()
+	if v, ok := w.volumes[rec.Committed.Data]; ok {
+		return Volume{v.Schema, slices.Clone(v.Writes)}
+	}
+	return Volume{}
+}
+
+// Acked are the writes that users were told are done.
+func (w *World) Acked() []int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.acked)
+}
+
+// Check gives all that is wrong with a world that rests.
+func (w *World) Check() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := slices.Clone(w.Wrong)
+	bad := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	rec, err := w.load()
+	if err != nil {
+		return append(out, err.Error())
+	}
+	c := rec.Committed
+	if rec.Trial != nil {
+		bad("a trial is left: %+v", *rec.Trial)
+	}
+	if w.root.Hash != c.RootHash || w.root.Letter != c.Slot || w.slots[c.Slot] != c.RootHash {
+		bad("the root that runs is %s in %s, not the committed one", w.root.Hash, w.root.Letter)
+	}
+	ours := c.UKI
+	if ours == 0 {
+		ours = c.Number
+	}
+	kept := 0
+	if rec.Kept != nil {
+		if kept = rec.Kept.UKI; kept == 0 {
+			kept = rec.Kept.Number
+		}
+		if w.volumes[rec.Kept.Data] == nil {
+			bad("the kept data %s are gone", rec.Kept.Data)
+		}
+		if !w.releases[rec.Kept.Digest] {
+			bad("the kept release is gone")
+		}
+		if w.slots[rec.Kept.Slot] != rec.Kept.RootHash {
+			bad("the kept slot holds %s", w.slots[rec.Kept.Slot])
+		}
+	}
+	for _, e := range w.esp {
+		switch {
+		case !e.Kept && e.Number == ours && !e.Counted() && e.RootHash == c.RootHash:
+		case e.Kept && e.Number == kept && e.RootHash == rec.Kept.RootHash:
+		default:
+			bad("the ESP has %+v", e)
+		}
+	}
+	if _, ok := w.esp[key(upgrade.Entry{Number: ours})]; !ok {
+		bad("the ESP lacks the committed image")
+	}
+	if kept != 0 && kept != ours {
+		if _, ok := w.esp[key(upgrade.Entry{Number: kept, Kept: true})]; !ok {
+			bad("the ESP lacks the kept image")
+		}
+	}
+	for v := range w.volumes {
+		if v != c.Data && (rec.Kept == nil || v != rec.Kept.Data) {
+			bad("volume %s is left", v)
+		}
+	}
+	if w.label != c.Data {
+		bad("the label says %q, and %s is committed", w.label, c.Data)
+	}
+	if w.loader != c.Digest {
+		bad("the boot loader is another release's")
+	}
+	return out
+}
