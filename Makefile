@@ -22,6 +22,8 @@ LOCK := build/demo-$(VERSION).lock
 # Both demos share their operating system: the second lock starts from the first.
 OTHER = $(firstword $(filter-out $(LOCK),$(wildcard build/demo-*.lock)))
 DIST := dist/demo-$(VERSION)
+# Keys of the demo's releases, made when they are missing: never ship them.
+KEYS := build/demo-keys
 # The race detector needs a C compiler; without one the same tests run.
 RACE := $(if $(shell command -v gcc || command -v cc),-race)
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -31,13 +33,13 @@ export PACKER_PLUGIN_PATH := $(CURDIR)/build/packer-plugins
 export CHECKPOINT_DISABLE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help image run setup lock tools peers test test-unit test-engine test-vm soak bench lint generate clean
+.PHONY: help image run publish setup keys lock both tools peers test test-unit test-engine test-vm soak bench lint generate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-image: lock ## bake the demo into dist/demo-VERSION (VERSION=1.1.0 for the other one)
-	@packer build -var version=$(VERSION) $(if $(ARCHIVE),-var archive=$(ARCHIVE)) $(if $(MIRROR),-var mirror=$(MIRROR)) $(ARGS) packer.pkr.hcl
+image: lock keys ## bake the demo into dist/demo-VERSION (VERSION=1.1.0 for the other one)
+	@packer build -var version=$(VERSION) $(if $(ARCHIVE),-var archive=$(ARCHIVE)) $(if $(MIRROR),-var mirror=$(MIRROR)) -var trust_root=$(CURDIR)/$(KEYS)/root.json $(ARGS) packer.pkr.hcl
 	@holdfast-release inspect --roots $(DIST)
 	@echo "Next: make run            boot it, with the guest book on http://127.0.0.1:8080/"
 	@echo "      ls $(DIST)    .ova for vSphere and VirtualBox (docs/ova.md), .tar.gz for Google Cloud (docs/gce.md), disk.raw"
@@ -46,12 +48,23 @@ image: lock ## bake the demo into dist/demo-VERSION (VERSION=1.1.0 for the other
 run: setup ## boot the newest image in QEMU, port 8080 forwarded; Ctrl-C powers it off
 	@exec holdfast-release run $(ARGS)
 
+publish: image ## sign the release and put it into dist/updates, a folder that boxes upgrade from
+	@holdfast-release publish --release $(DIST)/release --keys $(KEYS) --to dist/updates
+	@echo "Next: serve dist/updates with any web server, and on a box: holdfast upgrade http://SERVER/ (docs/upgrade.md)"
+
 setup: ## what the other targets need: Debian packages, Packer, our programs
 	@$(GO) run ./builder/cmd/setup
+
+keys: setup
+	@test -f $(KEYS)/root.json || holdfast-release keys init $(KEYS)
 
 lock: setup ## make the demo's images and its lock, if they are not there or no longer serve
 	@holdfast-release images --recipe $(RECIPE) --version $(VERSION) --layout $(IMAGES) $(if $(ARCHIVE),--archive $(ARCHIVE)) $(if $(MIRROR),--mirror $(MIRROR))
 	@holdfast-release lock --stack $(STACK) --lock $(LOCK) --layout $(IMAGES) --relock-missing $(if $(OTHER),--from $(OTHER)) $(if $(ARCHIVE),--from-archive $(ARCHIVE)) $(if $(MIRROR),--mirror $(MIRROR))
+
+both: lock ## make images and lock of both demos: tests upgrade from one to the other
+	@$(MAKE) --no-print-directory lock VERSION=1.0.0
+	@$(MAKE) --no-print-directory lock VERSION=1.1.0
 
 tools: lock ## print the folder of the tools tree
 	@holdfast-release tools --lock $(LOCK)
@@ -72,10 +85,10 @@ test-engine: image peers ## tests against real programs: Packer, Docker Engine, 
 	HOLDFAST_IMAGE=$(CURDIR)/$(DIST) HOLDFAST_PEERS=$(CURDIR)/build/peers HOLDFAST_TOOLS=$$(holdfast-release tools --lock $(LOCK)) $(GO) test -tags engine -timeout 60m -p 1 -count 1 ./...
 	$(GO) test -tags bake -timeout 60m -count 1 -p 1 -v ./qa/bake ./qa/script
 
-test-vm: image peers ## tests that boot the baked disk (slow without hardware virtualisation)
-	HOLDFAST_IMAGE=$(CURDIR)/$(DIST) HOLDFAST_PEERS=$(CURDIR)/build/peers $(GO) test -tags vm -timeout 60m -count 1 -v ./qa/vm ./qa/marketplace
+test-vm: image both peers ## tests that boot the baked disk and upgrade it (slow without hardware virtualisation)
+	HOLDFAST_IMAGE=$(CURDIR)/$(DIST) HOLDFAST_PEERS=$(CURDIR)/build/peers $(GO) test -tags vm -timeout 90m -count 1 -v ./qa/vm ./qa/marketplace
 
-soak: image peers ## every row of the long tests: each power cut, each interrupt, each flipped block
+soak: image both peers ## every row of the long tests: each power cut, each interrupt, each flipped block
 	HOLDFAST_SOAK=1 HOLDFAST_IMAGE=$(CURDIR)/$(DIST) HOLDFAST_PEERS=$(CURDIR)/build/peers $(GO) test -tags vm -timeout 6h -count 1 -v ./qa/vm $(SOAK)
 	HOLDFAST_SOAK=1 HOLDFAST_TOOLS=$$(holdfast-release tools --lock $(LOCK)) $(GO) test -tags engine -timeout 1h -count 1 -run TestCrashLoopOfMany -v ./qa/engine
 	HOLDFAST_SOAK=1 $(GO) test -tags bake -timeout 6h -count 1 -p 1 -v ./qa/bake ./qa/script $(SOAK)

@@ -152,10 +152,11 @@ func (w *work) requirements() (r release.Requirements, err error) {
 		r.Memory += s.Guaranteed.Memory
 	}
 	r.CPUs = int64(math.Ceil(cpus*1000 - 1e-6))
-	r.Data = b.DataReserve
 	for _, v := range b.Volumes {
 		r.Data += v.Bytes
 	}
+	// The least volume of which the budgets leave the reserve: a twentieth.
+	r.Data += budget.DataReserve(r.Data / 19 * 20)
 	for _, i := range w.lock.Images {
 		r.Images += i.Size
 	}

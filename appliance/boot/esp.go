@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/holdfast/holdfast/images/pe"
 )
@@ -65,23 +66,34 @@ func (e *ESP) Bless(number int) error {
 	return e.retry(number, Entry{Number: number, Place: Linux, TriesLeft: -1})
 }
 
+// retry gives the image of a number the name that want has. Where a cut in an
+// earlier rename left both names, for the same bytes, the other one goes.
 func (e *ESP) retry(number int, want Entry) error {
 	list, err := e.of(Linux, number)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
+	}
+	named := func(x Entry) bool { return x.Name() == want.Name() }
+	switch i := slices.IndexFunc(list, func(x Entry) bool { return !x.Counted() }); {
 	case len(list) == 0:
 		return fmt.Errorf("%w: the one of generation %d", ErrNoImage, number)
+	case i >= 0 && want.Counted():
+		return fmt.Errorf("the kernel image of generation %d is committed already", number)
+	case !slices.ContainsFunc(list, named):
+		if err := e.fs.Rename(list[0].path(), want.path()); err != nil {
+			return err
+		}
+		list = list[1:]
 	}
 	for _, x := range list {
-		if x.Name() == want.Name() {
-			return nil
+		if named(x) {
+			continue
 		}
-		if !x.Counted() {
-			return fmt.Errorf("the kernel image of generation %d is committed already", number)
+		if err := e.fs.Remove(x.path()); err != nil {
+			return err
 		}
 	}
-	return e.fs.Rename(list[0].path(), want.path())
+	return nil
 }
 
 // Keep moves an image from EFI/Linux to EFI/holdfast: a copy, and then the

@@ -120,6 +120,7 @@ func writeChecked(w io.Writer, x upgrade.Checked) error {
 	switch {
 	case x.Candidate == nil && x.Current:
 		b.WriteString("this box has the newest release that it may have\n")
+	case x.Candidate == nil && len(x.Plan) > 0: // a rollback
 	case x.Candidate == nil:
 		b.WriteString("there is nothing to install\n")
 	default:

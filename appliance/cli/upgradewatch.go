@@ -37,6 +37,9 @@ func (x *change) flags(f *pflag.FlagSet) {
 
 // follow waits for the end of an operation, showing how far it is.
 func (x *change) follow(ctx context.Context, op status.Operation) error {
+	if op.State == "done" {
+		return x.ended(op)
+	}
 	for _, n := range op.Notes {
 		fmt.Fprintf(x.o.io.Err, "holdfast: %s\n", indented(n, "  "))
 	}
@@ -62,18 +65,22 @@ func (x *change) follow(ctx context.Context, op status.Operation) error {
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return exit(ExitInterrupted, "no longer waiting; the box goes on, holdfast status shows how far it is, holdfast history how it ended")
-	case err != nil && errors.Is(err, api.ErrNoDaemon) && x.leaving():
-		_, err := fmt.Fprintf(x.o.io.Out, "the box reboots to go on; when it is back, holdfast history shows how the %s ended\n", x.verb)
-		return err
+	// A reboot ends the daemon in order: it may say so before the socket goes.
+	case err != nil && errors.Is(err, api.ErrNoDaemon) && x.leaving(), err == nil && end.State == "failed" && end.Result == nil && x.leaving():
+		return x.away(op)
 	case err != nil:
 		return err
 	}
-	// A reboot ends the daemon in order: it says so before the socket goes.
-	if end.State != "done" && end.Result == nil && x.leaving() {
-		_, err := fmt.Fprintf(x.o.io.Out, "the box reboots to go on; when it is back, holdfast history shows how the %s ended\n", x.verb)
-		return err
-	}
 	return x.ended(end)
+}
+
+// away says what comes after the reboot that has begun.
+func (x *change) away(op status.Operation) error {
+	if x.asJSON {
+		return printJSON(x.o.io.Out, op)
+	}
+	_, err := fmt.Fprintf(x.o.io.Out, "the box reboots to go on; when it is back, holdfast history shows how the %s ended\n", x.verb)
+	return err
 }
 
 func (x *change) ended(end status.Operation) error {
@@ -86,6 +93,9 @@ func (x *change) ended(end status.Operation) error {
 	switch {
 	case end.State == "done" && x.asJSON:
 		return nil
+	case end.State == "done" && r == nil && len(end.Notes) > 0:
+		_, err := fmt.Fprintln(x.o.io.Out, indented(strings.Join(end.Notes, "\n"), ""))
+		return err
 	case end.State == "done" && r == nil:
 		_, err := fmt.Fprintln(x.o.io.Out, "done")
 		return err

@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/holdfast/holdfast/appliance/upgrade"
 )
 
 // Updates is where other releases come from and when they are installed.
@@ -19,8 +21,8 @@ type Updates struct {
 	Channel string `yaml:"channel" json:"channel" mapstructure:"channel"`
 	// Auto installs releases of the channel in Window without a request.
 	Auto bool `yaml:"auto" json:"auto" mapstructure:"auto"`
-	// Window of maintenance, "Sun 02:00-04:00" or "02:00-04:00" for each day,
-	// in UTC; "" is at any time.
+	// Window of maintenance as upgrade.ParseWindow reads it, in UTC; "" is at
+	// any time.
 	Window string `yaml:"window" json:"window" mapstructure:"window"`
 	// Bandwidth of a fetch at most; "" is no limit.
 	Bandwidth Rate `yaml:"bandwidth" json:"bandwidth" mapstructure:"bandwidth"`
@@ -104,20 +106,9 @@ func updateSource(v string) (clean, text, mend string) {
 	return v, "", ""
 }
 
-var windowForm = regexp.MustCompile(`^(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) )?([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])$`)
-
 func window(v string) (clean, text, mend string) {
-	mend = "write a day and times, such as Sun 02:00-04:00, or times alone for each day; in UTC, at least 30 minutes"
-	m := windowForm.FindStringSubmatch(v)
-	if m == nil {
-		return "", quote(v) + " is no window", mend
-	}
-	var n [4]int
-	for i := range n {
-		n[i], _ = strconv.Atoi(m[i+1])
-	}
-	if minutes := (n[2]*60 + n[3] - n[0]*60 - n[1] + 24*60) % (24 * 60); minutes < 30 {
-		return "", quote(v) + " is too short", mend
+	if _, err := upgrade.ParseWindow(v); err != nil {
+		return "", quote(v) + " is no maintenance window", "write days and times, such as Sun 02:00-04:00, Mon-Fri 01:00-02:00 or daily 02:00-04:00; in UTC"
 	}
 	return v, "", ""
 }
@@ -126,6 +117,6 @@ func window(v string) (clean, text, mend string) {
 func updates(p *parser, m *mapped) {
 	if auto, _ := m.values["auto"].(bool); auto && m.text("window") == "" {
 		p.bad(m.line("auto"), m.path("auto"), "without a window the box would interrupt its services at any time",
-			"add `window`, such as Sun 02:00-04:00; 00:00-23:59 where any time will do")
+			"add `window`, such as Sun 02:00-04:00; daily 00:00-24:00 where any time will do")
 	}
 }

@@ -3,19 +3,15 @@
 package daemon
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/holdfast/holdfast/appliance/boot"
@@ -87,7 +83,6 @@ func (b *upgradeBox) Room(ctx context.Context) (r upgrade.Room, err error) {
 	}
 	if rec.Kept != nil && rec.Kept.Digest != "" && rec.Kept.Digest != rec.Committed.Digest {
 		r.KeptState = folderBytes(releaseDir(b.d.c.State, rec.Kept.Digest))
-		r.State += r.KeptState
 	}
 	pool, err := firstboot.Room(ctx, b.env(), rec)
 	if err != nil {
@@ -173,10 +168,11 @@ func (b *upgradeBox) request(ctx context.Context, c upgrade.Candidate, letter st
 	if letter == r.Letter || letter == rec.Committed.Slot {
 		return q, fmt.Errorf("slot %s holds the committed root; it is not written to", letter)
 	}
-	if q.Target, err = b.slotDevice(letter); err != nil {
+	target, err := b.slotDevice(letter)
+	if err != nil {
 		return q, err
 	}
-	q.Running = "/dev/" + r.Partition
+	q.Target, q.Running = b.path(target), b.path("/dev/"+r.Partition)
 	err = b.esp(ctx, func(e *boot.ESP) error {
 		if q.ESPFree, err = e.Free(); err != nil {
 			return err
@@ -229,8 +225,13 @@ func (b *upgradeBox) Prepare(ctx context.Context, c upgrade.Candidate, letter st
 		defer release()
 		q.Stick = dir
 	}
+	told := ""
 	res, err := b.child(ctx, q, func(p prepare.Progress) {
 		step := p.Step
+		if step != told {
+			told = step
+			b.d.say.line("upgrade: %s, %d of %d MB are here", step, mb(p.Done), mb(p.Total))
+		}
 		if p.Waiting != "" {
 			step += ", waiting: " + p.Waiting
 		}
@@ -289,50 +290,16 @@ func (b *upgradeBox) child(ctx context.Context, q prepare.Request, report func(p
 			}
 		}()
 	}
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin", "LC_ALL=C"}
-	cmd.Stdin = bytes.NewReader(in)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	cmd.WaitDelay = 10 * time.Second
-	said := &lastWords{max: 4 << 10}
-	cmd.Stderr = said
-	pipe, err := cmd.StdoutPipe()
-	if err != nil {
-		return prepare.Result{}, err
-	}
-	if err := cmd.Start(); err != nil {
-		return prepare.Result{}, err
-	}
-	res, err := prepare.Follow(pipe, report)
-	io.Copy(io.Discard, pipe)
-	ended := cmd.Wait()
-	var told *prepare.Failure
-	switch {
-	case ctx.Err() != nil:
+	var res prepare.Result
+	err = firstboot.Commands{}.Pipe(ctx, in, func(r io.Reader) (err error) {
+		res, err = prepare.Follow(r, report)
+		return err
+	}, argv...)
+	if ctx.Err() != nil {
 		return res, context.Cause(ctx)
-	case err == nil, errors.As(err, &told):
-		return res, err
-	case ended != nil:
-		return res, fmt.Errorf("what fetches the release ended without a word (%w): %s; journalctl -u %s", ended, said, prepareUnit)
 	}
 	return res, err
 }
-
-// lastWords keeps the end of what is written to it.
-type lastWords struct {
-	max int
-	b   []byte
-}
-
-func (t *lastWords) Write(p []byte) (int, error) {
-	t.b = append(t.b, p...)
-	if n := len(t.b) - t.max; n > 0 {
-		t.b = slices.Delete(t.b, 0, n)
-	}
-	return len(p), nil
-}
-
-func (t *lastWords) String() string { return strings.TrimSpace(strings.ToValidUTF8(string(t.b), "")) }
 
 // preload lets the engine that runs load the candidate's images while the old
 // stack serves. One of another engine is loaded by that at its first start.

@@ -138,9 +138,10 @@ func (b *upgradeBox) mountStick(ctx context.Context) (dir string, release func()
 	if err := os.MkdirAll(b.path(stickPlace), 0o700); err != nil {
 		return "", nil, err
 	}
+	run.Run(ctx, "umount", stickPlace) // what a crash has left
 	var why []error
 	for _, d := range list.Blockdevices {
-		if !d.Rm && !d.Hotplug || d.Fstype == "" || d.Mountpoint != "" || d.Fstype == "LVM2_member" {
+		if !d.Rm && !d.Hotplug || d.Fstype == "" || d.Mountpoint != "" && d.Mountpoint != stickPlace || d.Fstype == "LVM2_member" {
 			continue
 		}
 		if _, err := run.Run(ctx, "mount", "-o", "ro,nosuid,nodev,noexec", d.Name, stickPlace); err != nil {

@@ -41,7 +41,7 @@ func (b *upgradeBox) open(ctx context.Context, ref string) (depot.Depot, error) 
 func (b *upgradeBox) Targets(ctx context.Context, look upgrade.Look) ([]upgrade.Target, time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
-	var none time.Time
+	var none, expires time.Time
 	d, err := b.open(ctx, look.Ref)
 	if err != nil {
 		return nil, none, err
@@ -64,7 +64,7 @@ func (b *upgradeBox) Targets(ctx context.Context, look upgrade.Look) ([]upgrade.
 		least = time.Unix(r.Created, 0)
 	}
 	list, err := store.Refresh(ctx, d, trust.Options{Now: time.Now(), Least: least, AcceptExpired: look.AcceptExpired, Offline: d.Offline(),
-		Log: func(text string) { b.d.say.line("trust: %s", text) }})
+		Log: func(text string) { b.d.say.line("trust: %s", text) }, Expires: func(at time.Time) { expires = at }})
 	if err != nil {
 		return nil, none, notTrusted(look.Ref, err)
 	}
@@ -73,7 +73,7 @@ func (b *upgradeBox) Targets(ctx context.Context, look upgrade.Look) ([]upgrade.
 		out = append(out, upgrade.Target{Name: t.Name, Version: t.Version, Digest: t.Digest, Size: t.Size, Epoch: t.Epoch,
 			MinFrom: t.MinFrom, Channels: t.Channels, Rollout: t.Rollout, Requirements: t.Requirements})
 	}
-	return out, none, nil
+	return out, expires, nil
 }
 
 // notTrusted sorts what a refresh failed by: metadata that were refused, or a

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -43,8 +44,8 @@ type Upgrades struct {
 	Proxy func(*http.Request) (*url.URL, error)
 	// Program is this one, which the child that prepares runs; "" finds it.
 	Program string
-	// Box replaces the real one in tests.
-	Box upgrade.Box
+	// Wrap puts a test's box around the real one; nil elsewhere.
+	Wrap func(upgrade.Box) upgrade.Box
 }
 
 // upgradeBox is the box as the machine acts on it. Each act is another
@@ -64,7 +65,19 @@ func (b *upgradeBox) env() firstboot.Env {
 func (b *upgradeBox) Record() (slot.Record, error) { return slot.Load(b.d.c.Root) }
 
 // SaveRecord implements upgrade.Records.
-func (b *upgradeBox) SaveRecord(rec slot.Record) error { return slot.Save(b.d.c.Root, rec) }
+func (b *upgradeBox) SaveRecord(was, rec slot.Record) error {
+	if reflect.DeepEqual(was, rec) {
+		return slot.Twice(b.d.c.Root)
+	}
+	_, err := slot.Update(b.d.c.Root, func(r *slot.Record) error {
+		if !reflect.DeepEqual(*r, was) {
+			return upgrade.ErrChanged
+		}
+		*r = rec
+		return nil
+	})
+	return err
+}
 
 // Root implements upgrade.Facts, as do the following.
 func (b *upgradeBox) Root() (slot.Root, error) { return slot.Running(b.d.c.Root) }
@@ -231,8 +244,8 @@ func (b *upgradeBox) StopStack(ctx context.Context) error {
 }
 
 // StartStack implements upgrade.Stack.
-func (b *upgradeBox) StartStack(_ context.Context, g slot.Generation, _ bool) error {
-	return b.d.unparkStack(g.Number)
+func (b *upgradeBox) StartStack(ctx context.Context, g slot.Generation, _ bool) error {
+	return b.d.unparkStack(ctx, g.Number)
 }
 
 // Report implements upgrade.Watch.

@@ -98,11 +98,13 @@ type Daemon struct {
 	mu         sync.Mutex
 	sup        *supervise.Supervisor
 	stopping   bool // the whole stack
+	leaving    bool // the machine shuts down
 	stretch    *stretch
 	begin      chan struct{} // a parked stack is to begin again
 	journal    *supervise.Journal
 	running    *Found // what the stretch under way runs
 	machine    *upgrade.Machine
+	broken     error // why the machine could not begin
 	took       latencies
 	meter      *meter
 	engineInfo engine.Info

@@ -21,9 +21,9 @@ func (d *Daemon) upgrading() *upgrade.Machine {
 	if d.c.Upgrades == nil || !d.isBox() {
 		return nil
 	}
-	b := d.c.Upgrades.Box
-	if b == nil {
-		b = newUpgradeBox(d)
+	b := newUpgradeBox(d)
+	if wrap := d.c.Upgrades.Wrap; wrap != nil {
+		b = wrap(b)
 	}
 	m := upgrade.New(upgrade.Config{
 		Box: b, Files: upgrade.Folder(filepath.Join(d.c.State, "upgrade")),
@@ -80,6 +80,9 @@ func (d *Daemon) recoverUpgrade(ctx context.Context) (start error, stop func()) 
 			Remedy: "mend the cause, then systemctl restart holdfast"}
 		d.bootCond = append(d.bootCond, cond)
 		d.rootCond = append(d.rootCond, cond)
+		d.mu.Lock()
+		d.broken = err
+		d.mu.Unlock()
 		if rec, lerr := slot.Load(filepath.Join("/", d.c.Root)); lerr == nil && rec.Trial != nil {
 			return held("upgrade-broken", "mend the cause, then systemctl restart holdfast", err), stop
 		}
@@ -89,6 +92,7 @@ func (d *Daemon) recoverUpgrade(ctx context.Context) (start error, stop func()) 
 	case s.Rebooting:
 		start = held("rebooting", "wait for the reboot", errors.New("the box reboots to go on with what was begun"))
 	}
+	d.ops.Go(func() { d.relieve(ctx) })
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -107,6 +111,9 @@ func (d *Daemon) interrupted(ctx context.Context) error {
 	if d.machine == nil || !d.shuttingDown(ctx) {
 		return nil
 	}
+	d.mu.Lock()
+	d.leaving = true
+	d.mu.Unlock()
 	return d.machine.Interrupt(ctx)
 }
 
@@ -123,6 +130,12 @@ func (d *Daemon) upgrades() (*upgrade.Machine, error) {
 	if d.machine == nil {
 		return nil, &api.Problem{Status: http.StatusConflict, Text: "this is not a Holdfast box that runs its own release: it has no other releases",
 			Remedy: "upgrade the stack the way it was put there"}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.broken != nil {
+		return nil, &api.Problem{Status: http.StatusServiceUnavailable, Text: "upgrades are not possible now: " + d.broken.Error(),
+			Remedy: "mend the cause, then systemctl restart holdfast"}
 	}
 	return d.machine, nil
 }

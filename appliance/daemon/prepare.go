@@ -70,6 +70,7 @@ func (d *Daemon) prepare(ctx context.Context, j *supervise.Journal) (*supervise.
 			return nil, err
 		}
 	}
+	d.named(t, f)
 	d.announce(t.gen.Number, f)
 	said := ""
 	for {

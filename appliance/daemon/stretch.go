@@ -167,14 +167,21 @@ func (d *Daemon) awaitDown(ctx context.Context) error {
 
 // unparkStack begins a new stretch, of what the record names now. One of that
 // generation goes on.
-func (d *Daemon) unparkStack(generation int) error {
+func (d *Daemon) unparkStack(ctx context.Context, generation int) error {
 	d.mu.Lock()
-	s := d.stretch
+	s, sup := d.stretch, d.sup
+	if !d.leaving {
+		d.stopping = false // that was of the stack before
+	}
+	stop := d.stopping
 	d.mu.Unlock()
 	r, _ := d.feed.Get()
 	switch {
 	case s != nil && (r.Generation == generation || r.Generation == 0):
-		return nil
+		if sup == nil || stop {
+			return nil
+		}
+		return sup.StartStack(ctx) // a stop may have been given up
 	case s != nil:
 		return fmt.Errorf("generation %d is supervised, and %d is to be started; it has to be stopped first", r.Generation, generation)
 	}

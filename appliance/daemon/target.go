@@ -79,6 +79,27 @@ func choose(rec slot.Record, r slot.Root, boot string) (chosen, error) {
 	return c, nil
 }
 
+// named writes the release and the engine of the committed generation into the
+// record, once they are known: what is kept is told by it later on.
+func (d *Daemon) named(t chosen, f *Found) {
+	if !t.box || t.trial != nil || f.Description == nil || d.c.Upgrades == nil {
+		return
+	}
+	name, engine := f.Description.Name+" "+f.Description.Version, f.Description.Engine
+	_, err := slot.Update(d.c.Root, func(rec *slot.Record) error {
+		if rec.Committed.Number == t.gen.Number {
+			rec.Committed.Release = name
+			if rec.Committed.Engine == "" {
+				rec.Committed.Engine = engine
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		d.say.line("the name of the release could not be noted: %v", err)
+	}
+}
+
 // clear removes the containers of other generations. A trial that is started
 // over on fresh data begins without any container of its own either.
 func (d *Daemon) clear(ctx context.Context, t chosen, desired *supervise.Desired, j *supervise.Journal) error {

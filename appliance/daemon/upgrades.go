@@ -37,9 +37,18 @@ func (d *Daemon) change(ctx context.Context, verb string, begin func(*upgrade.Ma
 	if err != nil {
 		return op, err
 	}
+	if c.Candidate == nil && c.Current {
+		end(nil)
+		return d.operations.note(op.ID, func(o *status.Operation) {
+			o.Notes = append(c.Notes, "this box has the newest release that it may have")
+		}), nil
+	}
 	op = d.operations.note(op.ID, func(o *status.Operation) { o.Notes = c.Notes })
 	d.finish(end, func(ctx context.Context) error {
 		result, err := m.Wait(ctx)
+		if result != nil && result.End.Before(op.Started) {
+			result = nil // an older one: this one waits for its window, or for an admin
+		}
 		if result != nil {
 			d.operations.note(op.ID, func(o *status.Operation) { o.Result = result })
 		}

@@ -22,6 +22,8 @@ type scenario struct {
 	asked bool
 	// place and content are what must be there in the end.
 	place, content string
+	// trial is the generation that this boot tries, 0 for none.
+	trial int
 }
 
 func scenarios() []scenario {
@@ -91,6 +93,16 @@ func scenarios() []scenario {
 			}
 			return f
 		}, place: onSystem, content: "committed"},
+		{name: "trial", start: func(t testing.TB) *fakeLVM { return armed(t, "") }, place: onSystem, content: "entry", trial: 2},
+		{name: "trial on a data disk", start: func(t testing.TB) *fakeLVM { return armed(t, "vdb") }, place: onDisk, content: "entry", trial: 2},
+		{name: "trial once more", start: func(t testing.TB) *fakeLVM {
+			f := armed(t, "")
+			_, v := upWith(t, f, "tried")
+			if v != f.sys.volumes["data-2"] {
+				t.Fatal("the trial did not run")
+			}
+			return f
+		}, place: onSystem, content: "entry", trial: 2},
 	}
 }
 
@@ -158,7 +170,7 @@ func (s scenario) check(t *testing.T, f *fakeLVM) {
 	t.Helper()
 	d, v := f.data()
 	l, err := d.label()
-	if v.content != s.content || err != nil || l.Box != f.box || l.Trial != 0 {
+	if v.content != s.content || err != nil || l.Box != f.box || l.Trial != s.trial {
 		t.Errorf("content %q, want %q; label %+v, %v", v.content, s.content, l, err)
 	}
 	use := Both
@@ -170,7 +182,14 @@ func (s scenario) check(t *testing.T, f *fakeLVM) {
 		t.Errorf("data has %d of %d, want %d, %v", v.xfs, v.bytes, want.Data, err)
 	}
 	rec, err := slot.Load(f.root)
-	if err != nil || rec.Committed.Number != l.Generation || rec.Committed.Data != l.Volume || device(d.group, l.Volume) != f.mounted[dataPlace] {
+	inUse := l.Volume
+	if s.trial > 0 {
+		inUse = slot.DataVolume(s.trial)
+		if rec.Trial == nil || rec.Trial.Boot != f.bootNow() || rec.Trial.Starts < 1 || d.volumes[l.Volume].content != "entry" {
+			t.Errorf("trial %+v\n%s", rec.Trial, d)
+		}
+	}
+	if err != nil || rec.Committed.Number != l.Generation || rec.Committed.Data != l.Volume || device(d.group, inUse) != f.mounted[dataPlace] {
 		t.Errorf("record %+v, %v; label %+v; mounted %v", rec, err, l, f.mounted)
 	}
 	if out, err := ReadData(f.root); err != nil || out.Place != s.place {

@@ -95,8 +95,8 @@ func Expired(rec slot.Record, c Clock) error {
 	case !t.Reboot:
 		// The committed root runs. The supervisor switches the stack back by
 		// itself; this is for one that hangs.
-		if t.Boot != c.Boot {
-			return nil
+		if t.Boot != c.Boot || t.Since == 0 || t.Kind == slot.Rollback && t.Failed == "" {
+			return nil // a rollback is held, as below
 		}
 		return past(time.Duration(t.Since)*time.Second+limit+grace, "was neither committed nor given up")
 	case t.Failed != "":

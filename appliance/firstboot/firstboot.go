@@ -5,7 +5,11 @@
 // (Storage), the mounts of the committed generation's data (Data), the
 // factory partition (Factory) and the machine's identity (Identity). Data also
 // decides where the data lives, on the system disk or on a disk of its own,
-// and keeps that disk's label; Accept holds a release to the label.
+// and keeps that disk's label; Accept holds a release to the label. In a boot
+// that is a trial the data is a fresh snapshot; Switch does the same without a
+// boot, Settle what follows from a commit or a way back, Relieve keeps the
+// thin pool from filling up. Deadline and Emergency say when a trial is to be
+// rebooted.
 //
 // Each observes, decides with a pure function and acts; Storage and Data do so
 // over and over until there is nothing left to do. The power may fail between any

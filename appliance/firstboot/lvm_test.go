@@ -43,6 +43,8 @@ type fakeVolume struct {
 	// snapshots are made.
 	tags []string
 	skip bool
+	// used is how much of it is mapped, in percent.
+	used int
 	// content is what a stack wrote there, "" for a new file system.
 	content string
 }
@@ -279,7 +281,7 @@ func (f *fakeLVM) look(argv []string) (out []byte, seen bool, err error) {
 			if v.tag {
 				tag = strings.Join(append([]string{"other", formatted}, v.tags...), ",")
 			}
-			rows = append(rows, fmt.Sprintf(`{"lv_name":%q,"lv_size":"%d","lv_tags":%q,"lv_active":%q,"lv_metadata_size":%q}`, name, v.bytes, tag, active, metadata))
+			rows = append(rows, fmt.Sprintf(`{"lv_name":%q,"lv_size":"%d","lv_tags":%q,"lv_active":%q,"lv_metadata_size":%q,"data_percent":"%d.00","metadata_percent":""}`, name, v.bytes, tag, active, metadata, v.used))
 		}
 		return row("lv", rows...)
 	}

@@ -27,6 +27,9 @@ type Pool struct {
 // for it cannot come to that; a kept snapshot can.
 func (p Pool) Short() bool { return p.Free < p.Size/10 || p.Metadata > 0.8 }
 
+// Spare is how much may be written before the pool is short.
+func (p Pool) Spare() int64 { return max(p.Free-p.Size/10, 0) }
+
 // Room measures the pool.
 func Room(ctx context.Context, env Env, rec slot.Record) (Pool, error) {
 	d, _, err := atBoot(env)

@@ -54,26 +54,22 @@ type partial struct {
 
 // resume opens what an earlier run left at path+unverified, and makes room for
 // the whole.
-func (r *run) resume(ctx context.Context, path string, size int64) (p *partial, err error) {
-	p = &partial{path: path, sum: sha256.New(), size: size}
-	if p.f, err = os.OpenFile(path+unverified, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+func (r *run) resume(ctx context.Context, path string, size int64) (*partial, error) {
+	f, err := os.OpenFile(path+unverified, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
 		return nil, full(err, stateVolume)
 	}
-	defer func() {
-		if err != nil {
-			p.f.Close()
+	p := &partial{f: f, path: path, sum: sha256.New(), size: size}
+	err = full(reserve(f, size), stateVolume)
+	if err == nil {
+		p.n, err = r.hash(ctx, p.sum, io.LimitReader(f, size+1))
+		// What can't be read, or is too long, is of no use.
+		if ctx.Err() == nil && (err != nil || p.n > size) {
+			err = p.restart()
 		}
-	}()
-	if err := reserve(p.f, size); err != nil {
-		return nil, full(err, stateVolume)
 	}
-	if p.n, err = r.hash(ctx, p.sum, io.LimitReader(p.f, size+1)); err != nil || p.n > size {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		if err := p.restart(); err != nil {
-			return nil, err
-		}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	p.synced, p.old = p.n, p.n
 	return p, nil
@@ -111,15 +107,19 @@ func (r *run) hash(ctx context.Context, sum io.Writer, from io.Reader) (n int64,
 	}
 }
 
-// restart forgets all bytes.
+// restart forgets all bytes, and makes room for the whole.
 func (p *partial) restart() error {
+	return errors.Join(p.empty(), full(reserve(p.f, p.size), stateVolume))
+}
+
+func (p *partial) empty() error {
 	p.sum.Reset()
 	p.n, p.synced, p.old = 0, 0, 0
 	if err := p.f.Truncate(0); err != nil {
 		return err
 	}
 	_, err := p.f.Seek(0, io.SeekStart)
-	return errors.Join(err, full(reserve(p.f, p.size), stateVolume))
+	return err
 }
 
 func (p *partial) write(b []byte) error {
@@ -151,11 +151,21 @@ func (p *partial) leave() error { return errors.Join(p.f.Sync(), p.f.Close()) }
 // box, or from the depot, going on where an earlier run ended. What has its
 // final name was verified before it got it.
 func (r *run) bring(ctx context.Context, what string, b release.PartBlob, path string) error {
-	return r.bringFrom(ctx, what, b, path, r.contents)
+	return r.bringFrom(ctx, what, b, path, blobsIn(r.contents, b.Digest))
 }
 
-// anew is bring for a small file, which is verified wherever it is.
-func (r *run) anew(ctx context.Context, what string, b release.PartBlob, path string) error {
+// blobsIn are the places of a blob in several layouts.
+func blobsIn(dirs []string, digest string) []string {
+	out := make([]string, 0, len(dirs))
+	for _, dir := range dirs {
+		out = append(out, blobIn(dir, digest))
+	}
+	return out
+}
+
+// anew is bring for a small file, which is verified wherever it is; others are
+// more places that it may be in.
+func (r *run) anew(ctx context.Context, what string, b release.PartBlob, path string, others ...string) error {
 	if whole(path, b.Size) {
 		if right, err := r.fileIs(ctx, path, b); err != nil {
 			return err
@@ -165,10 +175,10 @@ func (r *run) anew(ctx context.Context, what string, b release.PartBlob, path st
 			}
 		}
 	}
-	return r.bring(ctx, what, b, path)
+	return r.bringFrom(ctx, what, b, path, append(others, blobsIn(r.contents, b.Digest)...))
 }
 
-func (r *run) bringFrom(ctx context.Context, what string, b release.PartBlob, path string, dirs []string) (err error) {
+func (r *run) bringFrom(ctx context.Context, what string, b release.PartBlob, path string, others []string) (err error) {
 	if whole(path, b.Size) {
 		r.meter.done(b.Size, true)
 		return nil
@@ -184,7 +194,7 @@ func (r *run) bringFrom(ctx context.Context, what string, b release.PartBlob, pa
 		}
 	}()
 	if p.n < b.Size {
-		took, err := r.adopt(ctx, b, p, dirs)
+		took, err := r.adopt(ctx, b, p, others)
 		if err != nil {
 			return err
 		}
@@ -218,78 +228,11 @@ func (r *run) bringFrom(ctx context.Context, what string, b release.PartBlob, pa
 	}
 }
 
-// adopt copies a blob from another place of the box into p, if one has it.
-func (r *run) adopt(ctx context.Context, b release.PartBlob, p *partial, dirs []string) (bool, error) {
-	for _, dir := range dirs {
-		src, err := openWhole(blobIn(dir, b.Digest), b.Size)
-		if err != nil {
-			continue
-		}
-		took, err := r.copy(ctx, src, b, p)
-		src.Close()
-		if took || err != nil {
-			return took, err
-		}
-		if err := p.restart(); err != nil {
-			return false, err
-		}
-	}
-	return false, nil
-}
-
-// openWhole opens a regular file of that size without waiting for whatever else
-// has its name.
-func openWhole(path string, size int64) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	st, err := f.Stat()
-	if err != nil || !st.Mode().IsRegular() || st.Size() != size {
-		f.Close()
-		return nil, os.ErrNotExist
-	}
-	return f, nil
-}
-
-// copy takes a file's bytes: by reference where the file system can, so that
-// they take no room twice.
-func (r *run) copy(ctx context.Context, src *os.File, b release.PartBlob, p *partial) (bool, error) {
-	if err := p.restart(); err != nil {
-		return false, err
-	}
-	if unix.IoctlFileClone(int(p.f.Fd()), int(src.Fd())) == nil {
-		n, err := r.hash(ctx, p.sum, io.LimitReader(p.f, b.Size+1))
-		if ctx.Err() != nil {
-			return false, context.Cause(ctx)
-		}
-		return err == nil && n == b.Size && p.right(b.Digest), nil
-	}
-	var failed error
-	n, err := r.hash(ctx, writerFunc(func(data []byte) (int, error) {
-		if failed == nil {
-			failed = p.write(data)
-		}
-		return len(data), nil
-	}), io.LimitReader(src, b.Size))
-	switch {
-	case failed != nil:
-		return false, failed
-	case ctx.Err() != nil:
-		return false, context.Cause(ctx)
-	}
-	return err == nil && n == b.Size && p.right(b.Digest), nil
-}
-
-type writerFunc func([]byte) (int, error)
-
-func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
-
 // read reads a small blob into memory and checks it: from path where it is
-// there, else it is brought there, from dirs if one has it.
+// there, else it is brought there, from dirs if one of these layouts has it.
 func (r *run) read(ctx context.Context, what string, b release.PartBlob, path string, dirs []string) ([]byte, error) {
 	for try := 0; ; try++ {
-		if err := r.bringFrom(ctx, what, b, path, dirs); err != nil {
+		if err := r.bringFrom(ctx, what, b, path, blobsIn(dirs, b.Digest)); err != nil {
 			return nil, err
 		}
 		f, err := openWhole(path, b.Size)

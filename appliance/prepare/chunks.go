@@ -184,11 +184,7 @@ func (r *run) chunk(ctx context.Context, what, digest string, f *fetcher, w *wri
 	}
 	// A donor that is not what its index says, or a chunk that was damaged on
 	// its way: once more, from the place that must have it.
-	n := 0
-	if err := r.span(ctx, what, digest, at, int64(c.Len), func(b []byte) error {
-		n += copy(data[n:], b)
-		return nil
-	}); err != nil {
+	if err := r.fill(ctx, what, digest, at, data); err != nil {
 		return nil, false, err
 	}
 	if !right() {

@@ -68,11 +68,8 @@ func (r *run) fetchRuns(ctx context.Context, cancel context.CancelCauseFunc, wha
 	f := &fetcher{runs: runs, tokens: make(chan struct{}, ahead), cancel: cancel, pool: &r.runBuffers}
 	fetch := func(m *missingRun) {
 		defer close(m.done)
-		m.buf = f.pool.get(maxRun)[:0]
-		m.err = r.span(ctx, what, digest, m.at, m.len, func(b []byte) error {
-			m.buf = append(m.buf, b...)
-			return nil
-		})
+		m.buf = f.pool.get(maxRun)[:m.len]
+		m.err = r.fill(ctx, what, digest, m.at, m.buf)
 	}
 	f.wg.Go(func() {
 		for i, m := range runs {

@@ -71,11 +71,6 @@ func Run(ctx context.Context, q Request, report func(Progress)) (Result, error) 
 		return Result{}, err
 	}
 	defer unlock()
-	if !q.Deadline.IsZero() {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadlineCause(ctx, q.Deadline, errDeadline)
-		defer cancel()
-	}
 	d, err := depot.Open(ctx, q.Ref, options(q))
 	if err != nil {
 		return Result{}, &SourceError{"the release", err}
@@ -86,6 +81,11 @@ func Run(ctx context.Context, q Request, report func(Progress)) (Result, error) 
 
 // from is Run at an opened place.
 func from(ctx context.Context, d depot.Depot, q Request, report func(Progress)) (Result, error) {
+	if !q.Deadline.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadlineCause(ctx, q.Deadline, errDeadline)
+		defer cancel()
+	}
 	r := &run{q: q, depot: d, folder: ReleaseDir(q.State, q.Digest)}
 	r.meter = meter{parts: map[string]Part{}, report: report}
 	if q.RunningDigest != "" {
@@ -158,6 +158,9 @@ func (r *run) all(ctx context.Context) error {
 		}
 		defer slot.Close()
 	}
+	if err := r.clones(ctx, images); err != nil {
+		return err
+	}
 	if err := r.room(slot, images); err != nil {
 		return err
 	}
@@ -180,7 +183,7 @@ func (r *run) all(ctx context.Context) error {
 		return err
 	}
 	r.meter.step("end", "the release is on the box", 0)
-	return r.complete()
+	return durable.SyncDir(filepath.Dir(r.folder))
 }
 
 // describe brings the manifest and the description.
@@ -206,6 +209,12 @@ func (r *run) describe(ctx context.Context) error {
 	}
 	if r.desc.Parts == nil {
 		return &RefusedError{"its description", "names no kernel image and no root: it is a factory's, not one to upgrade to"}
+	}
+	// The folder is a layout from now on; what is missing in it is missed by
+	// whoever opens it. Written before room is looked at: nothing after that
+	// needs any but what was taken.
+	if err := durable.WriteFile(filepath.Join(r.folder, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644); err != nil {
+		return full(err, stateVolume)
 	}
 	stack := layers[0].PartBlob
 	return r.anew(ctx, "the stack's files", stack, blobIn(r.folder, stack.Digest))
@@ -244,29 +253,11 @@ func (r *run) index(ctx context.Context, what string, b release.PartBlob, size i
 func (r *run) boot(ctx context.Context) error {
 	p, path := r.desc.Parts.Boot, filepath.Join(r.folder, BootFile)
 	r.meter.step("boot", "the boot loader", p.Size)
-	if r.q.RunningDigest != "" && !whole(path, p.Size) {
-		old := filepath.Join(ReleaseDir(r.q.State, r.q.RunningDigest), BootFile)
-		if right, err := r.fileIs(ctx, old, p); err != nil {
-			return err
-		} else if right {
-			data, err := os.ReadFile(old)
-			if err != nil {
-				return err
-			}
-			if err := durable.WriteFile(path, data, 0o600); err != nil {
-				return full(err, stateVolume)
-			}
-		}
+	var others []string
+	if r.q.RunningDigest != "" {
+		others = append(others, filepath.Join(ReleaseDir(r.q.State, r.q.RunningDigest), BootFile))
 	}
-	return r.anew(ctx, "the boot loader", p, path)
-}
-
-// complete makes the folder a layout that release.OpenInstalled takes.
-func (r *run) complete() error {
-	if err := durable.WriteFile(filepath.Join(r.folder, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644); err != nil {
-		return full(err, stateVolume)
-	}
-	return durable.SyncDir(filepath.Dir(r.folder))
+	return r.anew(ctx, "the boot loader", p, path, others...)
 }
 
 func (r *run) result() Result {

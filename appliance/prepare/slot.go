@@ -84,7 +84,7 @@ func blank(r io.ReaderAt, size int64) bool {
 // hash.
 func (r *run) root(ctx context.Context, slot slotFile, index chunk.Index) error {
 	d, p := r.desc, r.desc.Parts.Root
-	r.meter.step("root", "the root image: looking what is on the box", p.Size)
+	r.meter.step("look", "the root image: looking what is on the box", 0)
 	t := target{file: slot}
 	if !blank(slot, p.Size) {
 		// What an interrupted run left, or an older release.
@@ -98,7 +98,7 @@ func (r *run) root(ctx context.Context, slot slotFile, index chunk.Index) error 
 	}
 	donors, release := r.rootDonors(ctx)
 	defer release()
-	r.meter.step("root", "the root image", 0)
+	r.meter.step("root", "the root image", p.Size)
 	if err := r.rebuild(ctx, "the root image", p.Digest, index, t, donors); err != nil {
 		return err
 	}

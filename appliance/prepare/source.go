@@ -89,6 +89,18 @@ func (e *localError) Unwrap() error { return e.err }
 func (r *run) span(ctx context.Context, what, digest string, offset, length int64, take func([]byte) error) error {
 	buf := r.buffers.get(readSize)
 	defer r.buffers.put(buf)
+	return r.pull(ctx, what, digest, offset, length, func(left int64) []byte { return buf[:min(int64(len(buf)), left)] }, take)
+}
+
+// fill reads a part of a blob into dst.
+func (r *run) fill(ctx context.Context, what, digest string, offset int64, dst []byte) error {
+	return r.pull(ctx, what, digest, offset, int64(len(dst)),
+		func(left int64) []byte { return dst[int64(len(dst))-left:] },
+		func([]byte) error { return nil })
+}
+
+// pull reads a part of a blob into what room gives for the bytes that are left.
+func (r *run) pull(ctx context.Context, what, digest string, offset, length int64, room func(left int64) []byte, take func([]byte) error) error {
 	err := r.retry(ctx, what, func() (got bool, err error) {
 		if length == 0 {
 			return false, nil
@@ -99,7 +111,8 @@ func (r *run) span(ctx context.Context, what, digest string, offset, length int6
 		}
 		defer b.Close()
 		for length > 0 {
-			n, err := b.Read(buf[:min(int64(len(buf)), length)])
+			buf := room(length)
+			n, err := b.Read(buf)
 			if n > 0 {
 				r.meter.fetched(int64(n))
 				if err := take(buf[:n]); err != nil {

@@ -21,8 +21,17 @@ import (
 // the kept releases and none of the images in also has. A digest "" in keep is
 // the factory's and names nothing: give its images in also. While a kept
 // release or a manifest of its images can't be read nobody knows which blobs it
-// has, and all stay.
+// has, and all stay. Nothing is removed while a run is at work: what it brings
+// is named by nothing yet.
 func Sweep(state string, keep []string, also ...release.Image) error {
+	unlock, err := alone(state)
+	if errors.Is(err, ErrBusy) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	kept := map[string]bool{}
 	for _, d := range keep {
 		if d != "" {

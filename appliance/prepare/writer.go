@@ -51,6 +51,13 @@ func newWriter(t target) *writer {
 func (w *writer) work() {
 	defer close(w.ended)
 	var dirty int64
+	var syncing chan struct{}
+	wait := func() {
+		if syncing != nil {
+			<-syncing
+		}
+	}
+	defer wait()
 	for j := range w.jobs {
 		if j.done != nil {
 			close(j.done)
@@ -58,13 +65,16 @@ func (w *writer) work() {
 		}
 		if w.failed() == nil {
 			_, err := w.t.WriteAt(j.buf, j.at)
-			if dirty += int64(len(j.buf)); err == nil && dirty >= syncEvery {
-				dirty, err = 0, flushDisk(w.t)
-			}
-			if err != nil {
-				w.mu.Lock()
-				w.err = err
-				w.mu.Unlock()
+			w.fail(err)
+			if dirty += int64(len(j.buf)); dirty >= syncEvery {
+				// Beside the writing: the disk is busy, and so are we.
+				dirty = 0
+				wait()
+				syncing = make(chan struct{})
+				go func() {
+					defer close(syncing)
+					w.fail(flushDisk(w.t))
+				}()
 			}
 		}
 		w.free <- j.buf[:0]
@@ -77,6 +87,17 @@ func flushDisk(t target) error {
 		return unix.Fdatasync(int(f.Fd()))
 	}
 	return t.Sync()
+}
+
+func (w *writer) fail(err error) {
+	if err == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err == nil {
+		w.err = err
+	}
 }
 
 func (w *writer) failed() error {
@@ -126,11 +147,18 @@ func (w *writer) finish() error {
 	if err := w.flush(); err != nil {
 		return err
 	}
-	return w.t.Sync()
+	if err := w.t.Sync(); err != nil {
+		return err
+	}
+	w.stop()
+	return w.failed()
 }
 
+// stop ends the work; what was handed over is still written, so that another
+// run finds it.
 func (w *writer) stop() {
 	w.once.Do(func() {
+		w.send()
 		close(w.jobs)
 		<-w.ended
 	})

@@ -41,4 +41,8 @@ var cmdline = []string{
 	"systemd.getty_auto=0", "systemd.firstboot=0",
 	// For PID 1 in the initrd; the root's system.conf says the same.
 	"systemd.watchdog_sec=60",
+	// The initrd's PID 1 closes the watchdog before it hands over (systemd's
+	// do_reexecute), and closing stops it unless the driver was told that there
+	// is no way out: then a root whose init hangs is reset all the same.
+	"i6300esb.nowayout=1", "wdat_wdt.nowayout=1", "softdog.nowayout=1",
 }

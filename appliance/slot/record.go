@@ -178,3 +178,18 @@ func (rec *Record) Quarantine(digest string) {
 		rec.Quarantined = rec.Quarantined[over:]
 	}
 }
+
+// Twice writes the record that is there over its other copy, so that both hold
+// it: were the newer one to rot, the older one must not undo what it says.
+func Twice(root string) error {
+	unlock, err := record(root).Lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	rec, err := Load(root)
+	if err != nil {
+		return err
+	}
+	return Save(root, rec)
+}

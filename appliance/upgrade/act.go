@@ -73,9 +73,10 @@ func (m *Machine) do(ctx context.Context, s Step) error {
 // whole, at any moment.
 func (m *Machine) giveUp(ctx context.Context, rec slot.Record, r *request) error {
 	if rec.Kept != nil {
+		was := rec
 		rec.Last = max(rec.Last, rec.Kept.Number)
 		rec.Kept = nil
-		if err := m.save(rec); err != nil {
+		if err := m.save(was, rec); err != nil {
 			return err
 		}
 	}
@@ -191,8 +192,9 @@ func (m *Machine) arm(ctx context.Context, rec slot.Record, r *request) error {
 	if err := m.keepRequest(r); err != nil {
 		return err
 	}
+	was := rec
 	rec.Trial = &t
-	return m.save(rec)
+	return m.save(was, rec)
 }
 
 // stillFits asks again what may have changed while the request waited.
@@ -224,10 +226,11 @@ func (m *Machine) switchData(ctx context.Context, begin bool) error {
 		t := *rec.Trial
 		t.Boot, t.Again, t.Since = m.c.Box.BootID(), false, int64(m.c.Box.Uptime()/time.Second)
 		t.Starts++
+		was := rec
 		rec.Trial = &t
 		// The record before the act: whoever finds the trial's data mounted
 		// finds out whose they are, and the deadline runs from here.
-		if err := m.save(rec); err != nil {
+		if err := m.save(was, rec); err != nil {
 			return err
 		}
 		if r := m.request(); r != nil && r.addBoot(t.Boot) {

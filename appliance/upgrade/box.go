@@ -32,10 +32,12 @@ type Records interface {
 	// Record reads it. An error means that neither copy can be read: nothing
 	// is started then.
 	Record() (slot.Record, error)
-	// SaveRecord writes it: the only commit point. A crash in it leaves the
-	// old record or the new one (slot.Save); when it returns the new one is on
-	// disk.
-	SaveRecord(slot.Record) error
+	// SaveRecord writes rec in the place of was: the only commit point. It is
+	// ErrChanged where the record is another than was by now: others drop the
+	// kept generation when room runs out. A crash in it leaves the old record or
+	// the new one; when it returns the new one is on disk. Where was is rec it
+	// is written once more, so that both copies hold it.
+	SaveRecord(was, rec slot.Record) error
 }
 
 // Facts are what this boot and this machine are.

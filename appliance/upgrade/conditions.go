@@ -37,12 +37,16 @@ const expiresSoon = 7 * 24 * time.Hour
 
 // Conditions of upgrades that an admin should know.
 func (m *Machine) Conditions() []status.Condition {
-	now, up, boot := m.c.Now(), m.c.Box.Uptime(), m.c.Box.BootID()
+	now, up := m.c.Now(), m.c.Box.Uptime()
+	m.mu.Lock()
+	rec := m.rec
+	m.mu.Unlock()
+	runs := m.trialRuns(rec)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return conditions(facts{
-		rec: m.rec, known: m.known, history: m.history, state: m.live.State, gate: m.why, unsettled: m.unsettled,
-		now: now, uptime: up, boot: boot, waits: m.req != nil,
+		rec: rec, trial: runs, known: m.known, history: m.history, state: m.live.State, gate: m.why, unsettled: m.unsettled,
+		now: now, uptime: up, waits: m.req != nil,
 	})
 }
 
@@ -56,7 +60,7 @@ type facts struct {
 	unsettled string
 	now       time.Time
 	uptime    time.Duration
-	boot      string
+	trial     bool // the one in the record runs, undecided
 	waits     bool // something is on its way
 }
 
@@ -66,7 +70,7 @@ func conditions(f facts) []status.Condition {
 	add := func(code, severity, remedy, format string, args ...any) {
 		out = append(out, status.Condition{Code: code, Severity: severity, Text: fmt.Sprintf(format, args...), Remedy: remedy})
 	}
-	if t := f.rec.Trial; t != nil && t.Failed == "" && t.Boot == f.boot {
+	if t := f.rec.Trial; f.trial {
 		what := t.Release
 		if f.gate.Why != "" {
 			what += ": " + f.gate.Why

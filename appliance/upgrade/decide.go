@@ -4,7 +4,6 @@ package upgrade
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/holdfast/holdfast/appliance/slot"
@@ -74,13 +73,23 @@ const drillPassed = "the drill has passed"
 // crashes the machine each time must not do so for ever.
 const mostRollbacks = 3
 
-// entry finds a kernel image of EFI/Linux by its number.
-func entry(list []Entry, number int) (Entry, bool) {
-	i := slices.IndexFunc(list, func(e Entry) bool { return !e.Kept && e.Number == number })
-	if i < 0 {
-		return Entry{}, false
+// entry finds a kernel image of EFI/Linux by its number. FAT's rename is two
+// writes: a cut in it may leave both names of the same bytes. The one without
+// a counter counts then, as it does for the firmware, or the one with a try
+// left.
+func entry(list []Entry, number int) (found Entry, there bool) {
+	for _, e := range list {
+		if e.Kept || e.Number != number {
+			continue
+		}
+		if !there || !e.Counted() || found.Spent() && !e.Spent() {
+			if !there || found.Counted() {
+				found = e
+			}
+		}
+		there = true
 	}
-	return list[i], true
+	return found, there
 }
 
 // uki is the number in the name of a generation's kernel image.
@@ -106,8 +115,9 @@ func Decide(v View) Decision {
 	case t == nil:
 		return Decision{Act: ActRun}
 	case t.Failed != "":
-		// Without a boot the trial's services may run still, on its data.
-		if !t.Reboot && v.Mounted == t.Data && t.Data != rec.Committed.Data {
+		// Without a boot the trial's services may run still, on its data, or
+		// nothing is mounted: the way back was cut off in its midst.
+		if !t.Reboot && v.Mounted != rec.Committed.Data {
 			return Decision{Act: ActBack}
 		}
 		if t.Kind == slot.Drill && t.Failed == drillPassed {

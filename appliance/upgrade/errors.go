@@ -2,7 +2,14 @@
 
 package upgrade
 
-import "strings"
+import (
+	"errors"
+	"strings"
+)
+
+// ErrChanged is given by Box.SaveRecord where somebody else has changed the
+// record; nothing was written, and what is to be done is decided anew.
+var ErrChanged = errors.New("the generation record was changed meanwhile")
 
 // Codes of refusals: a contract, each has its line in docs/upgrade.md.
 const (

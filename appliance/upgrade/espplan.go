@@ -44,6 +44,9 @@ func PlanESP(rec slot.Record, entries []Entry) ([]ESPStep, error) {
 	}
 	for _, e := range entries {
 		switch {
+		case !e.Kept && e.Number == c.Number && e != c:
+			// The other name that a cut in a rename has left.
+			steps = append(steps, ESPStep{remove, e})
 		case e.Kept && e.Number != kept:
 			steps = append(steps, ESPStep{remove, e})
 		case e.Kept, e.Number == uki(rec.Committed), rec.Trial != nil && rec.Trial.Reboot && e.Number == uki(rec.Trial.Generation):

@@ -157,10 +157,10 @@ func (m *Machine) record() (slot.Record, error) {
 	return rec, nil
 }
 
-// save writes the record: the only commit point.
-func (m *Machine) save(rec slot.Record) error {
-	if err := m.c.Box.SaveRecord(rec); err != nil {
-		return fmt.Errorf("the generation record: %w; make room on the state volume", err)
+// save writes the record in the place of was: the only commit point.
+func (m *Machine) save(was, rec slot.Record) error {
+	if err := m.c.Box.SaveRecord(was, rec); err != nil {
+		return fmt.Errorf("the generation record: %w", err)
 	}
 	m.seen(rec)
 	return nil
@@ -182,8 +182,11 @@ func (m *Machine) edit(change func(*status.Upgrade)) {
 
 // Status is the upgrade part of the report.
 func (m *Machine) Status() status.Upgrade {
-	set := m.c.Box.Settings()
-	up, boot := m.c.Box.Uptime(), m.c.Box.BootID()
+	set, up := m.c.Box.Settings(), m.c.Box.Uptime()
+	m.mu.Lock()
+	rec := m.rec
+	m.mu.Unlock()
+	runs := m.trialRuns(rec)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	u := m.live
@@ -195,7 +198,7 @@ func (m *Machine) Status() status.Upgrade {
 	if r := m.req; r != nil {
 		u.Kind, u.Target, u.Digest = r.Kind, r.To, r.digest()
 	}
-	if t := m.rec.Trial; t != nil && t.Failed == "" && t.Boot == boot {
+	if t := rec.Trial; runs {
 		u.Trial = true
 		u.Deadline = m.c.Now().Add(deadlineOf(t) - up).UTC().Round(time.Second)
 		u.Kind = t.Kind

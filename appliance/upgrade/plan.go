@@ -125,7 +125,7 @@ func Plan(c Course) []Step {
 	// nothing that could be found out later.
 	add(DoHistory, "write it into the history")
 	add(DoFree, "free what is not needed any more")
-	if c.Kind != slot.Drill && c.Reboot {
+	if c.Kind == slot.Upgrade {
 		add(DoLoader, "bring systemd-boot to the release's, one copy after the other")
 	}
 	return p

@@ -25,6 +25,11 @@ func (m *Machine) Recover(ctx context.Context) (Start, error) {
 	m.mu.Unlock()
 	m.loadKnown()
 	m.setRequest(m.loadRequest())
+	for range 3 {
+		if s, err := m.mend(ctx); !errors.Is(err, ErrChanged) {
+			return s, err
+		}
+	}
 	return m.mend(ctx)
 }
 
@@ -125,8 +130,10 @@ func (m *Machine) act(ctx context.Context, d Decision, v View) (Start, error) {
 		return Start{Generation: rec.Committed}, box.OpenIngress(ctx)
 	case ActAgain:
 		// The record first: a daemon that is started anew in this boot goes on.
-		t.ArmedBoot = v.BootID
-		if err := m.save(rec); err != nil {
+		next, was := *t, rec
+		next.ArmedBoot = v.BootID
+		rec.Trial = &next
+		if err := m.save(was, rec); err != nil {
 			return Start{}, err
 		}
 		if err := m.toTrial(ctx, rec); err != nil {

@@ -81,7 +81,7 @@ func (m *Machine) turn(ctx context.Context) time.Time {
 	settle, mend := m.settleDue, m.mendDue
 	m.mu.Unlock()
 	if t := rec.Trial; t != nil && !mend {
-		if t.Boot == m.c.Box.BootID() && t.Failed == "" {
+		if m.trialRuns(rec) {
 			if err := m.trial(ctx, rec); err != nil && ctx.Err() == nil {
 				m.unsettle(err)
 				m.say("upgrade: %v", err)
@@ -104,7 +104,7 @@ func (m *Machine) turn(ctx context.Context) time.Time {
 			m.unsettle(err)
 			m.setDue(settle, true)
 		}
-		if m.isDue() {
+		if rec, err := m.record(); m.isDue() || err != nil || rec.Trial != nil && !m.trialRuns(rec) && m.rebooting == "" {
 			return now.Add(again)
 		}
 		return now
@@ -132,6 +132,18 @@ func (m *Machine) turn(ctx context.Context) time.Time {
 	}
 	m.idle()
 	return m.auto(ctx, rec)
+}
+
+// trialRuns says whether this boot runs a trial that is not decided. One that
+// was booted and did not get its data is not of this boot by the record, and
+// runs all the same.
+func (m *Machine) trialRuns(rec slot.Record) bool {
+	t := rec.Trial
+	if t == nil || t.Failed != "" {
+		return false
+	}
+	root, err := m.c.Box.Root()
+	return t.Boot == m.c.Box.BootID() || t.Reboot && err == nil && root.Hash == t.RootHash && root.Letter == t.Slot
 }
 
 func (m *Machine) isDue() bool {
@@ -234,6 +246,9 @@ func (m *Machine) stumbled(ctx context.Context, r *request, err error) time.Time
 	}
 	if cur := m.request(); cur == nil || cur.Kind != r.Kind || !cur.Start.Equal(r.Start) {
 		return now // it was cancelled, or another took its place
+	}
+	if errors.Is(err, ErrChanged) {
+		return now // decided anew, with what is there now
 	}
 	rec, rerr := m.record()
 	if rerr == nil && rec.Trial != nil {

@@ -39,12 +39,23 @@ func (m *Machine) settleAll(ctx context.Context, rec slot.Record) error {
 	}
 	err = errors.Join(err,
 		name("what can be freed", box.Free(ctx, rec, also)),
-		name("systemd-boot", box.UpdateLoader(ctx, rec.Committed.Digest)),
+		name("systemd-boot", m.settleLoader(ctx, rec)),
 	)
 	m.unsettle(err)
 	m.setDue(err != nil, false)
 	m.c.Changed()
 	return err
+}
+
+// settleLoader brings systemd-boot to the committed release's. A rollback leaves
+// the newer one: it boots the older systems as well, and an older loader may
+// have been revoked since.
+func (m *Machine) settleLoader(ctx context.Context, rec slot.Record) error {
+	row, ok := m.rowOf(rec.Committed.Number)
+	if rec.Committed.Digest == "" || ok && row.Kind != slot.Upgrade {
+		return nil
+	}
+	return m.c.Box.UpdateLoader(ctx, rec.Committed.Digest)
 }
 
 func (m *Machine) settleESP(ctx context.Context, rec slot.Record) error {
@@ -148,8 +159,9 @@ func (m *Machine) over(ctx context.Context, rec slot.Record, d Decision) error {
 		if d.Result == Cancelled {
 			t.Failed = cancelled + t.Failed
 		}
+		was := rec
 		rec.Trial = &t
-		if err := m.save(rec); err != nil {
+		if err := m.save(was, rec); err != nil {
 			return err
 		}
 	}
@@ -158,19 +170,22 @@ func (m *Machine) over(ctx context.Context, rec slot.Record, d Decision) error {
 		if err != nil {
 			return fmt.Errorf("the ESP: %w", err)
 		}
-		if e, ok := entry(entries, t.Number); ok {
+		for _, e := range entries {
+			if e.Kept || e.Number != t.Number {
+				continue
+			}
 			if err := m.c.Box.RemoveEntry(ctx, e); err != nil {
 				return fmt.Errorf("the trial's kernel image: %w", err)
 			}
 		}
 	}
+	was := rec
 	rec.Last = max(rec.Last, rec.Next()-1)
 	rec.Trial = nil
-	if row.Result == RolledBack && t.Kind == slot.Upgrade && t.Digest != "" && !slices.Contains(rec.Quarantined, t.Digest) {
-		rec.Quarantined = append(slices.Clone(rec.Quarantined), t.Digest)
-		rec.Quarantined = rec.Quarantined[max(0, len(rec.Quarantined)-mostQuarantined):]
+	if row.Result == RolledBack && t.Kind == slot.Upgrade {
+		rec.Quarantine(t.Digest)
 	}
-	if err := m.save(rec); err != nil {
+	if err := m.save(was, rec); err != nil {
 		return err
 	}
 	m.say("upgrade: %s", explain(row).Sentence)
@@ -179,9 +194,6 @@ func (m *Machine) over(ctx context.Context, rec slot.Record, d Decision) error {
 	m.setDue(true, false)
 	return nil
 }
-
-// mostQuarantined bounds the list; the oldest are forgotten.
-const mostQuarantined = 100
 
 // overRow is the row of a trial that was not committed.
 func (m *Machine) overRow(ctx context.Context, rec slot.Record, d Decision, r *request) status.UpgradeResult {

@@ -48,7 +48,7 @@ func (m *Machine) watch(ctx context.Context, t slot.Trial) (Verdict, error) {
 	if r := m.request(); r != nil && r.Number == t.Number {
 		g.Baseline = r.Baseline
 	}
-	told := ""
+	told, late := "", false
 	for {
 		rep, changed := box.Report()
 		at := box.Uptime()
@@ -63,8 +63,8 @@ func (m *Machine) watch(ctx context.Context, t slot.Trial) (Verdict, error) {
 		if v.Healthy {
 			m.noteHealthy(t)
 		}
-		if state := orWord(v.Why, "all services are healthy, watching that they stay so"); state != told {
-			told = state
+		if state := orWord(v.Why, "all services are healthy, watching that they stay so"); state != told || v.Late != late {
+			told, late = state, v.Late
 			m.edit(func(u *status.Upgrade) {
 				u.State, u.Step = "trial", state
 				if v.Late {
@@ -125,7 +125,7 @@ func (m *Machine) committing() (slot.Record, error) {
 	if m.isStopped() || rec.Trial == nil || rec.Trial.Again {
 		return rec, errStopped
 	}
-	old, t := rec.Committed, *rec.Trial
+	was, old, t := rec, rec.Committed, *rec.Trial
 	rec.Last = max(rec.Last, rec.Next()-1)
 	rec.Committed, rec.Kept, rec.Trial = t.Generation, &old, nil
 	if r := m.request(); r != nil && r.Number == t.Number && r.Candidate != nil {
@@ -136,7 +136,12 @@ func (m *Machine) committing() (slot.Record, error) {
 	}
 	// It was forced, and has proved itself.
 	rec.Quarantined = slices.DeleteFunc(slices.Clone(rec.Quarantined), func(d string) bool { return d == t.Digest && d != "" })
-	return rec, m.save(rec)
+	if err := m.save(was, rec); err != nil {
+		return rec, err
+	}
+	// Once more, so that both copies say so before a user's first write: were
+	// the newer one to rot, the older one would start the trial over.
+	return rec, m.save(rec, rec)
 }
 
 // gather is the evidence of a failing condition.
@@ -201,22 +206,22 @@ func (m *Machine) failing(result, why string, list []status.Evidence) (slot.Reco
 	if rec.Trial == nil || m.isStopped() && result != Cancelled {
 		return rec, errStopped
 	}
-	t := *rec.Trial
-	rec.Trial = &t
-	if t.Failed != "" {
+	if rec.Trial.Failed != "" {
 		return rec, nil
 	}
+	t, was := *rec.Trial, rec
+	rec.Trial = &t
 	if len(list) > 0 {
 		// Before the record: once that says it failed, the way back begins.
 		if err := writeJSON(m.c.Files, evidenceFile, evidence{t.Number, bounded(list)}); err != nil {
 			m.say("upgrade: the evidence could not be kept: %v", err)
 		}
 	}
-	t.Failed = cut(why, 1000)
+	t.Failed = cut(why, 900)
 	if result == Cancelled {
 		t.Failed = cancelled + t.Failed
 	}
-	return rec, m.save(rec)
+	return rec, m.save(was, rec)
 }
 
 // leave goes from a trial without boot back to the committed data. Nothing is
@@ -270,8 +275,8 @@ func Interrupt(ctx context.Context, box interface {
 			return fmt.Errorf("the trial of generation %d can't start over: %w", t.Number, err)
 		}
 	}
-	over := *t
+	over, was := *t, rec
 	over.Again = true
 	rec.Trial = &over
-	return box.SaveRecord(rec)
+	return box.SaveRecord(was, rec)
 }

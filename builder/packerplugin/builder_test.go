@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	packersdk "github.com/hashicorp/packer-plugin-sdk/packer"
 
@@ -52,6 +53,8 @@ func TestPrepareAll(t *testing.T) {
 	for k, v := range map[string]any{
 		"layouts": []string{"layout"}, "archive": "other", "mirror": "file:///srv/debian", "slot_size": "768MiB", "disk_size": "10GiB",
 		"extra_packages": []string{"g++", "htop"}, "signing_key": "key.pem", "signing_cert": "crt.pem", "output": "out", "cache": "cache", "factory": "seed",
+		"epoch": 3, "min_from": "0.9.0", "update_source": "https://updates.test/demo", "update_channel": "beta", "gate_deadline": "20m", "gate_window": "30s",
+		"trust_root": "key.pem",
 	} {
 		in[k] = v
 	}
@@ -60,7 +63,9 @@ func TestPrepareAll(t *testing.T) {
 	if err != nil || len(warnings) != 0 {
 		t.Fatalf("%v, warnings %q", err, warnings)
 	}
-	if c := b.config; c.SlotSize != 768<<20 || c.DiskSize != 10<<30 || c.MakeKey || c.Output != "out" || c.Cache != "cache" || c.Archive != "other" || c.Factory != builder.Seed {
+	if c := b.config; c.SlotSize != 768<<20 || c.DiskSize != 10<<30 || c.MakeKey || c.Output != "out" || c.Cache != "cache" || c.Archive != "other" || c.Factory != builder.Seed ||
+		c.Epoch != 3 || c.MinFrom != "0.9.0" || c.UpdateSource != "https://updates.test/demo" || c.UpdateChannel != "beta" ||
+		c.GateDeadline != 20*time.Minute || c.GateWindow != 30*time.Second || c.TrustRoot != "key.pem" {
 		t.Errorf("%+v", c)
 	}
 }
@@ -91,6 +96,13 @@ func TestPrepareRefuses(t *testing.T) {
 		{"disk_size", "65TiB", "disk_size: \"65TiB\" is more than"},
 		{"disk_size", "12", "disk_size: \"12\" is not a size"},
 		{"factory", "none", "factory: \"none\" is neither \"embedded\" nor \"seed\""},
+		{"epoch", -1, "epoch: -1 is not 0 to 1000000"},
+		{"min_from", "1.0.1", "min_from: 1.0.1 is newer than the release, 1.0.0"},
+		{"update_source", "a b", "update_source: "},
+		{"update_channel", "A", "update_channel: "},
+		{"gate_deadline", "48h", "gate_deadline: 48h0m0s must be"},
+		{"gate_window", "15m", "gate_window: it must be shorter than gate_deadline"},
+		{"trust_root", "none.json", "trust_root: there is no file none.json: make it with `holdfast-release keys init`"},
 		{"signing_key", "key.pem", "signing_cert: is not set but signing_key is"},
 		{"signing_cert", "crt.pem", "signing_key: is not set but signing_cert is"},
 		{"output", "other", "output: other exists and is not an earlier bake"},

@@ -117,12 +117,12 @@ func (l *line) ask(ctx context.Context, send func(context.Context) (lock.Part, e
 	return b, nil
 }
 
-// follow ends the answer with ctx from now on.
-func (b *body) follow(ctx context.Context) {
-	if b.unlink != nil {
-		b.unlink()
-	}
+// follow ends the answer with ctx from now on, and says whether it has not
+// ended already with the context it followed before.
+func (b *body) follow(ctx context.Context) (alive bool) {
+	alive = b.unlink == nil || b.unlink()
 	b.unlink = context.AfterFunc(ctx, func() { b.cancel(context.Cause(ctx)) })
+	return alive
 }
 
 // watched does what waits for the server, and ends it when that takes too long.

@@ -100,7 +100,10 @@ func (r *ranged) take(digest string, offset int64) *body {
 
 // park keeps one answer; the one before is let go.
 func (r *ranged) park(b *body) {
-	b.follow(context.Background())
+	if !b.follow(context.Background()) {
+		b.Close()
+		return
+	}
 	r.mu.Lock()
 	old := r.parked
 	r.parked = b

@@ -249,6 +249,16 @@ func TestServerWithoutRanges(t *testing.T) {
 	io.ReadAll(r)
 	r.Close()
 	cancel()
+	if b, err := span2(d, blob, 250, 10); err != nil || !bytes.Equal(b, want[250:260]) {
+		t.Errorf("%q %v", b, err)
+	}
+	// Nor is the rest of an answer kept that ended with its context.
+	ctx, cancel = context.WithCancel(t.Context())
+	if r, err = d.Blob(ctx, blob, 260, 20); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	r.Close()
 	if b, err := span2(d, blob, 300, 10); err != nil || !bytes.Equal(b, want[300:310]) {
 		t.Errorf("%q %v", b, err)
 	}

@@ -29,6 +29,7 @@ const (
 	MaxDeadline = 24 * 3600
 	MaxWindow   = 3600
 
+	maxSaid  = 300     // bytes of a complaint
 	maxBytes = 1 << 50 // of any size that is only compared
 	maxCPUs  = 1 << 20 // in thousandths
 	verity   = 4096    // block of dm-verity
@@ -45,7 +46,7 @@ var (
 // check is what holds for each description, written or read.
 func (d Description) check() error {
 	bad := func(key, format string, args ...any) error {
-		return fmt.Errorf("release description: %s: %s", key, fmt.Sprintf(format, args...))
+		return fmt.Errorf("release description: %s: %s", key, cut(fmt.Sprintf(format, args...)))
 	}
 	switch {
 	case d.Format != FormatVersion:
@@ -162,4 +163,12 @@ func (g Gate) effective() Gate {
 		g.Window = DefaultWindow
 	}
 	return g
+}
+
+// cut shortens a complaint: what it quotes may be as long as a description.
+func cut(text string) string {
+	if len(text) <= maxSaid {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxSaid], "") + "…"
 }

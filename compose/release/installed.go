@@ -5,6 +5,7 @@ package release
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -24,14 +25,14 @@ type Layer struct {
 // know; all else is checked here, and by ParseDescription and Matches.
 func ParseManifest(manifest []byte) (config PartBlob, layers []Layer, err error) {
 	bad := func(format string, args ...any) (PartBlob, []Layer, error) {
-		return PartBlob{}, nil, fmt.Errorf("release manifest: "+format, args...)
+		return PartBlob{}, nil, errors.New("release manifest: " + cut(fmt.Sprintf(format, args...)))
 	}
 	if len(manifest) > maxManifest {
 		return bad("it has more than %d bytes", maxManifest)
 	}
 	var m ocispec.Manifest
 	if err := json.Unmarshal(manifest, &m); err != nil {
-		return bad("%w", err)
+		return bad("%v", err)
 	}
 	if m.ArtifactType != ArtifactType || m.Config.MediaType != ConfigType || len(m.Layers) == 0 || m.Layers[0].MediaType != StackType {
 		return bad("not a release of a kind this program knows")
@@ -68,7 +69,7 @@ func ParseDescription(config []byte) (Description, error) {
 		return d, fmt.Errorf("release description: it has more than %d bytes", maxDescription)
 	}
 	if err := json.Unmarshal(config, &d); err != nil {
-		return Description{}, fmt.Errorf("release description: %w", err)
+		return Description{}, errors.New("release description: " + cut(err.Error()))
 	}
 	if err := d.check(); err != nil {
 		return Description{}, err

@@ -6,14 +6,16 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/holdfast/holdfast/compose/trust/tuf"
 )
 
 // Installed checks that the metadata in a folder vouches for a release, by its
 // digest, whatever the metadata's age. It is what Export wrote when the
-// release was installed. Any root from the sealed one on may be what it was
-// signed under: a key that was revoked since takes no box its running release.
+// release was installed. Any root of the chain may be what it was signed under,
+// those before the sealed one too: a key that was revoked since takes no box
+// the release that it runs, or the one that it keeps.
 func (s *Store) Installed(metadata fs.FS, digest string) error {
 	data, err := readBounded(metadata, BundleTargets, MaxMetadata)
 	if err != nil {
@@ -40,7 +42,7 @@ func (s *Store) vouched(metadata fs.FS, m *tuf.Metadata[tuf.TargetsType]) error 
 		if err != nil {
 			return err
 		}
-		for _, root := range st.roots {
+		for _, root := range append(st.roots, older(dir, st.roots[0])...) {
 			err := verify(root, RoleTargets, BundleTargets, m)
 			if err == nil {
 				err = root.VerifyDelegate(RoleTargets, m)
@@ -52,6 +54,49 @@ func (s *Store) vouched(metadata fs.FS, m *tuf.Metadata[tuf.TargetsType]) error 
 		}
 	}
 	return last
+}
+
+// older follows the chain backwards from the sealed root: a system with a newer
+// root opens the release that was kept, which an older root vouches for. That
+// the sealed root follows from an older one proves nothing, since anybody can
+// make a root that names the same keys. But whoever signed the sealed root
+// signed the true one before it too: as many of those keys as the sealed root
+// needs must have.
+func older(dir fs.FS, root *tuf.Metadata[tuf.RootType]) []*tuf.Metadata[tuf.RootType] {
+	var all []*tuf.Metadata[tuf.RootType]
+	for range MaxRoots {
+		name := rootName(root.Signed.Version - 1)
+		data, err := readBounded(dir, name, MaxRoot)
+		if err != nil {
+			break
+		}
+		m, err := parse(name, data, MaxRoot, tuf.Root())
+		if err != nil || m.Signed.Version != root.Signed.Version-1 || m.VerifyDelegate(RoleRoot, m) != nil ||
+			verify(m, RoleRoot, name, root, root) != nil || signedBoth(m, root) < root.Signed.Roles[RoleRoot].Threshold {
+			break
+		}
+		all, root = append(all, m), m
+	}
+	return all
+}
+
+// signedBoth counts the keys of a root that signed it and the next one. An id
+// is the hash of its key, so the key is the same.
+func signedBoth(m, next *tuf.Metadata[tuf.RootType]) int {
+	n := 0
+	for _, id := range m.Signed.Roles[RoleRoot].KeyIDs {
+		if signedBy(m, id, m.Signed.Keys[id]) && signedBy(next, id, m.Signed.Keys[id]) {
+			n++
+		}
+	}
+	return n
+}
+
+func signedBy(m *tuf.Metadata[tuf.RootType], id string, key *tuf.Key) bool {
+	payload, err := tuf.Payload(m.Signed)
+	return err == nil && slices.ContainsFunc(m.Signatures, func(s tuf.Signature) bool {
+		return s.KeyID == id && validSignature(key, payload, s.Signature)
+	})
 }
 
 func lists(m *tuf.Metadata[tuf.TargetsType], digest string) error {

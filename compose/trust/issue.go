@@ -123,6 +123,10 @@ func issue[T tuf.Roles](ctx context.Context, r *Repository, role string, m *tuf.
 	if err != nil {
 		return false, err
 	}
+	// Nothing is signed that boxes would not read: too many releases, say.
+	if _, err := parse(name, data, MaxMetadata, new(tuf.Metadata[T])); err != nil {
+		return false, err
+	}
 	if err := verify(r.root(), role, name, m); err != nil {
 		return false, err
 	}

@@ -3,7 +3,6 @@
 package trust
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -16,7 +15,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -139,48 +137,6 @@ func (k *Keyring) load() error {
 		}
 	}
 	return nil
-}
-
-// external asks the command for a signature.
-func (k *Keyring) external(ctx context.Context, role, id string, payload []byte) ([]byte, bool, error) {
-	period := k.Period
-	if period == 0 {
-		period = SignerPeriod
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, period, fmt.Errorf("it took longer than %s", period))
-	defer cancel()
-	cmd := exec.CommandContext(ctx, k.Command[0], k.Command[1:]...)
-	cmd.Env = append(os.Environ(), "HOLDFAST_ROLE="+role, "HOLDFAST_KEY_ID="+id)
-	cmd.Stdin = bytes.NewReader(payload)
-	var out, said capped
-	out.limit, said.limit = 4096, 4096
-	cmd.Stdout, cmd.Stderr = &out, &said
-	// What it started may hold the pipes open: that does not hold us.
-	cmd.WaitDelay = time.Second
-	err := cmd.Run()
-	var exit *exec.ExitError
-	switch {
-	case ctx.Err() != nil:
-		return nil, false, fmt.Errorf("trust: the signer %s was stopped (%w)", k.Command[0], context.Cause(ctx))
-	case errors.As(err, &exit) && exit.ExitCode() == 3:
-		return nil, false, nil
-	case err != nil:
-		return nil, false, fmt.Errorf("trust: the signer %s failed for the key %s of %s (%w): %s", k.Command[0], short(id), role, err, strings.TrimSpace(said.String()))
-	case out.Len() != ed25519.SignatureSize:
-		return nil, false, fmt.Errorf("trust: the signer %s wrote %d bytes, a raw signature has %d: it must write nothing else to its standard output", k.Command[0], out.Len(), ed25519.SignatureSize)
-	}
-	return out.Bytes(), true, nil
-}
-
-// capped keeps the first bytes that a program writes.
-type capped struct {
-	bytes.Buffer
-	limit int
-}
-
-func (c *capped) Write(p []byte) (int, error) {
-	c.Buffer.Write(p[:min(len(p), c.limit-c.Len())])
-	return len(p), nil
 }
 
 // KeyID is the TUF key id of a public key, 64 hex digits.

@@ -31,7 +31,7 @@ func Roles() []string { return []string{RoleRoot, RoleTargets, RoleSnapshot, Rol
 // What any metadata may have at most, before a signature is looked at.
 const (
 	maxDepth      = 12
-	maxTokens     = 300_000
+	maxTokens     = 150_000 // some 3,000 releases
 	maxVersion    = 1 << 31
 	maxKeys       = 64
 	maxSignatures = 64

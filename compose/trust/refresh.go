@@ -266,6 +266,15 @@ func (r *refresh) judge() error {
 		name    string
 		expires time.Time
 	}{r.targetsName, r.targets.Signed.Expires})
+	if r.o.Expires != nil {
+		first := files[0].expires
+		for _, f := range files {
+			if f.expires.Before(first) {
+				first = f.expires
+			}
+		}
+		r.o.Expires(first)
+	}
 	for _, f := range files {
 		if !now.After(f.expires) {
 			continue

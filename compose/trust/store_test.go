@@ -3,10 +3,14 @@
 package trust
 
 import (
+	"crypto/ed25519"
+	"encoding/hex"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/holdfast/holdfast/compose/trust/tuf"
 )
 
 func TestRefreshOnline(t *testing.T) {
@@ -94,4 +98,99 @@ func TestInstalled(t *testing.T) {
 	if err := s.Installed(os.DirFS(dir), digest(1)); err != nil {
 		t.Error(err)
 	}
+}
+
+// A system baked with a later root still opens the release that was kept, and
+// not one that a thief with one key of that time vouches for.
+func TestInstalledBeforeSealedRoot(t *testing.T) {
+	r := vendor(t)
+	s := box(t, r)
+	offer(t, r, target("1.0.0", 1))
+	good(t, s, published(t, r), Options{}, "demo-1.0.0")
+	kept := filepath.Join(t.TempDir(), "tuf")
+	if err := s.Export(kept, digest(1)); err != nil {
+		t.Fatal(err)
+	}
+	first := r.data["1.root.json"]
+	thief := copyOf(t, r)
+	for range 3 {
+		rotate(t, r, newKeys(Roles()...))
+	}
+	// The box was online in between, then its system came with root 4.
+	good(t, s, published(t, r), Options{}, "demo-1.0.0")
+	later, err := Open(s.dir, r.data["4.root.json"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := later.Installed(os.DirFS(kept), digest(1)); err != nil {
+		t.Error(err)
+	}
+
+	// Forged first roots: the true one's keys, and one of the thief's.
+	key := strangersKey(t)
+	for name, with := range map[string]int{"of one stolen key": 1, "of no stolen key": 0} {
+		m, err := tuf.Root().FromBytes(first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Signatures, m.Signed.Roles[RoleRoot].Threshold = nil, 1
+		for _, role := range []string{RoleRoot, RoleTargets} {
+			if err := m.Signed.AddKey(key, role); err != nil {
+				t.Fatal(err)
+			}
+		}
+		files, _ := filepath.Glob(filepath.Join(thief.dir, PrivateDir, "root-*.pem"))
+		ring := &Keyring{Dir: t.TempDir()}
+		for _, f := range files[:with] {
+			if err := os.Rename(f, filepath.Join(ring.Dir, filepath.Base(f))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ring.load()
+		ring.files[strangersID] = strangers
+		if err := signWith(t.Context(), &Repository{Keys: ring}, m, RoleRoot, m); err != nil {
+			t.Fatal(err)
+		}
+		bad := tuf.Targets(start)
+		f, err := target("6.6.6", 66).encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		bad.Signed.Targets["demo-6.6.6"] = f
+		if err := signWith(t.Context(), &Repository{Keys: ring}, m, RoleTargets, bad); err != nil {
+			t.Fatal(err)
+		}
+		for file, data := range map[string]func(bool) ([]byte, error){"1.root.json": m.ToBytes, BundleTargets: bad.ToBytes} {
+			text, err := data(false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, dir := range []string{kept, s.dir} {
+				if file == BundleTargets && dir == s.dir {
+					continue
+				}
+				if err := os.WriteFile(filepath.Join(dir, file), text, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := later.Installed(os.DirFS(kept), digest(66)); err == nil {
+			t.Errorf("a release is taken by a forged root %s", name)
+		}
+	}
+}
+
+var (
+	strangers   ed25519.PrivateKey
+	strangersID string
+)
+
+func strangersKey(t *testing.T) *tuf.Key {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	strangers, strangersID = private, KeyID(public)
+	return tuf.Ed25519Key(hex.EncodeToString(public))
 }

@@ -80,6 +80,9 @@ type Options struct {
 	Offline bool
 	// Log gets what an admin should know; nil for none.
 	Log func(string)
+	// Expires hears when the first of the metadata that the refresh went by
+	// expires; nil where nobody wants to know.
+	Expires func(time.Time)
 }
 
 func (o Options) log(text string) {

@@ -99,10 +99,19 @@ func (r Record) Lock() (unlock func(), err error) {
 
 func (r Record) name(i int) string { return r.Path + "." + strconv.Itoa(i+1) }
 
+// read reads both copies, until they were the same twice: between the two
+// reads of a pair another process may have written both.
 func (r Record) read() (out [2]copyState, err error) {
-	for i := range out {
-		if out[i], err = r.readCopy(r.name(i)); err != nil {
-			return out, err
+	for range 10 {
+		last := out
+		for i := range out {
+			if out[i], err = r.readCopy(r.name(i)); err != nil {
+				return out, err
+			}
+		}
+		if last[0].there == out[0].there && last[1].there == out[1].there && last[0].seq == out[0].seq && last[1].seq == out[1].seq &&
+			(last[0].err == nil) == (out[0].err == nil) && (last[1].err == nil) == (out[1].err == nil) {
+			break
 		}
 	}
 	return out, nil

@@ -161,6 +161,7 @@ var execFiles = map[string]string{
 	"builder/stackimage/exec.go":            "go for the demo's programs",
 	"compose/stacks/demo/pginit/cluster.go": "initdb and psql, inside the database's image",
 	"compose/stacks/demo/pginit/main.go":    "becomes postgres, inside the database's image",
+	"compose/trust/exec.go":                 "the vendor's own program that signs metadata",
 	"images/internal/foreign/foreign.go":    "the reference tools that tests hold our formats against",
 }
 

@@ -160,7 +160,11 @@ func cpioEntries(data []byte) ([]string, error) {
 		}
 		called := string(data[header : header+name-1])
 		if called == "TRAILER!!!" {
-			return out, nil
+			// An initrd is a row of archives (images/initramfs).
+			if data = data[at:]; len(data) == 0 {
+				return out, nil
+			}
+			continue
 		}
 		sum := sha256.Sum256(data[at : at+size])
 		out = append(out, fmt.Sprintf("%s %s %x", called, data[6:header-8], sum[:8]))

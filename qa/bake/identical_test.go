@@ -9,6 +9,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"io"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/holdfast/holdfast/builder"
 	"github.com/holdfast/holdfast/builder/target"
+	"github.com/holdfast/holdfast/compose/release"
 	"github.com/holdfast/holdfast/images/sign"
 )
 
@@ -66,6 +69,7 @@ func same(t *testing.T, a, b string) {
 	if len(la) != len(lb) {
 		t.Errorf("the manifests have %d and %d lines", len(la), len(lb))
 	}
+	sameRelease(t, a, b)
 	for _, f := range ma.Files {
 		for _, dir := range []string{a, b} {
 			if got := hash(t, filepath.Join(dir, f.Name)); got != f.SHA256 {
@@ -84,9 +88,46 @@ func same(t *testing.T, a, b string) {
 			r, err := target.ReadRecord(filepath.Join(dir, name))
 			return err == nil && r.File == name
 		})
-		if len(entries) != len(ma.Files)+1 {
-			t.Errorf("%s holds %d files of a bake, its manifest names %d and itself", dir, len(entries), len(ma.Files))
+		if len(entries) != len(ma.Files)+2 {
+			t.Errorf("%s holds %d files of a bake, its manifest names %d, itself and the release", dir, len(entries), len(ma.Files))
 		}
+	}
+}
+
+// sameRelease compares the releases of two output folders, file by file, and
+// opens them by the digest in the manifest.
+func sameRelease(t *testing.T, a, b string) {
+	t.Helper()
+	files := func(dir string) map[string]string {
+		out := map[string]string{}
+		from := filepath.Join(dir, builder.ReleaseName)
+		r, err := release.OpenInstalled(os.DirFS(from), manifest(t, dir).Release)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Description().Parts == nil {
+			t.Errorf("%s: the release has no parts", from)
+		}
+		err = filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			out[strings.TrimPrefix(p, from)] = hash(t, p)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for p, sum := range out {
+			if d, name := filepath.Split(p); strings.HasSuffix(d, "/sha256/") && name != sum {
+				t.Errorf("%s: %s is %s", from, p, sum)
+			}
+		}
+		return out
+	}
+	one, two := files(a), files(b)
+	if len(one) < 10 || !maps.Equal(one, two) {
+		t.Errorf("the releases of %s and %s differ: %d and %d files", a, b, len(one), len(two))
 	}
 }
 

@@ -41,11 +41,15 @@ type config struct {
 	supervise bool
 	steady    time.Duration
 	only      string
+	// upgrade counts the bytes of upgrades, archive keeps their packages.
+	upgrade bool
+	archive string
 }
 
 func main() {
 	sandbox.Child()
 	dockerd.Init()
+	prepareChild()
 	var c config
 	flag.IntVar(&c.runs, "n", 3, "runs of each kind; the table shows medians")
 	flag.StringVar(&c.out, "o", "docs/results/bench.md", "the file to write")
@@ -57,6 +61,8 @@ func main() {
 	flag.BoolVar(&c.supervise, "supervise", false, "measure the supervisor instead, into docs/results/bench-supervise.md")
 	flag.DurationVar(&c.steady, "steady", 10*time.Minute, "with -supervise: how long to watch the steady state")
 	flag.StringVar(&c.only, "only", "", "with -supervise: one part (nothing, crash, reaction or steady), printed and not written")
+	flag.BoolVar(&c.upgrade, "upgrade", false, "count the bytes of upgrades instead, into docs/results/bench-upgrade.md")
+	flag.StringVar(&c.archive, "archive", "", "with -upgrade: the folder that the packages are kept in (default in the cache)")
 	flag.BoolVar(&c.verbose, "v", false, "show what mkosi and Packer print")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -94,6 +100,8 @@ func bench(ctx context.Context, c config) (missed bool, err error) {
 	switch {
 	case c.targets:
 		return benchTargets(ctx, c, cache, dir)
+	case c.upgrade:
+		return benchUpgrade(ctx, c, cache, dir)
 	case c.supervise:
 		return benchSupervise(ctx, c, cache)
 	}

@@ -3,13 +3,11 @@
 package upgrade
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -20,9 +18,9 @@ const (
 	// PollEvery is how often it asks, whether or not it got an answer yet.
 	PollEvery = 100 * time.Millisecond
 	// patience is how long one question may take.
-	patience = 4 * time.Second
+	patience = 10 * time.Second
 	// writeEvery-th question writes an entry.
-	writeEvery = 10
+	writeEvery = 50
 )
 
 // Sample is one question of the outside client.
@@ -32,17 +30,18 @@ type Sample struct {
 	// OK is true for an answer of status 200 or 201; Release is who gave it.
 	OK      bool
 	Release string
-	// Wrote is the number of the entry that it wrote, 0 for a read.
-	Wrote int
+	// Wrote is the entry that it wrote, "" for a read.
+	Wrote string
 	// Err is why it is not OK.
 	Err string
 }
 
 // Poller is a client outside of the box: ten times a second it opens a
-// connection and asks, each tenth time it writes into the guest book.
+// connection and asks, and each five seconds it writes into the guest book.
 type Poller struct {
-	stop context.CancelFunc
-	done sync.WaitGroup
+	start time.Time
+	stop  context.CancelFunc
+	done  sync.WaitGroup
 
 	mu      sync.Mutex
 	samples []Sample
@@ -52,7 +51,7 @@ type Poller struct {
 // machine that is started again has another.
 func Poll(ctx context.Context, addr func() string, path string) *Poller {
 	ctx, cancel := context.WithCancel(ctx)
-	p := &Poller{stop: cancel}
+	p := &Poller{start: time.Now(), stop: cancel}
 	p.done.Go(func() {
 		tick := time.NewTicker(PollEvery)
 		defer tick.Stop()
@@ -74,8 +73,8 @@ func (p *Poller) ask(ctx context.Context, addr, path string, n int) {
 	defer cancel()
 	method, body := http.MethodGet, io.Reader(nil)
 	if n%writeEvery == 0 {
-		s.Wrote = n
-		method, path, body = http.MethodPost, "/api/entries", bytes.NewBufferString(`{"author":"`+Author+`","message":"`+strconv.Itoa(n)+`"}`)
+		s.Wrote = fmt.Sprintf("%d-%d", p.start.UnixMilli(), n)
+		method, path, body = http.MethodPost, "/api/entries", strings.NewReader(`{"author":"poller","message":"`+s.Wrote+`"}`)
 	}
 	s.OK, s.Release, s.Err = answer(ask, method, "http://"+addr+path, body)
 	s.Answered = time.Now()
@@ -86,9 +85,6 @@ func (p *Poller) ask(ctx context.Context, addr, path string, n int) {
 	defer p.mu.Unlock()
 	p.samples = append(p.samples, s)
 }
-
-// Author of the entries that pollers write.
-const Author = "poller"
 
 func answer(ctx context.Context, method, url string, body io.Reader) (ok bool, release, why string) {
 	req, err := http.NewRequestWithContext(ctx, method, url, body)
@@ -159,9 +155,9 @@ func (s Seen) From(release string) Seen {
 }
 
 // Written are the entries whose writing was answered with success.
-func (s Seen) Written() (entries []int) {
+func (s Seen) Written() (entries []string) {
 	for _, x := range s {
-		if x.OK && x.Wrote > 0 {
+		if x.OK && x.Wrote != "" {
 			entries = append(entries, x.Wrote)
 		}
 	}

@@ -36,7 +36,7 @@ func (v *Vendor) tufKeys(ctx context.Context) (err error) {
 // Keys is the vendor's folder of keys and metadata as `keys init` made it.
 // Nothing is ever signed in it: a version has one content for ever, and test
 // releases are made again with other ones. Publish signs in a copy.
-func (v *Vendor) Keys() string { return v.Path("keys") }
+func (v *Vendor) Keys() string { return filepath.Join(v.home, "keys") }
 
 // trustRoot is the file that boxes of this vendor are baked with.
 func (v *Vendor) trustRoot() string { return filepath.Join(v.Keys(), "root.json") }

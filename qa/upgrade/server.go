@@ -3,7 +3,6 @@
 package upgrade
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -47,11 +46,7 @@ func Serve(dir string) (*Server, error) {
 			http.Error(w, "this server is broken", http.StatusServiceUnavailable)
 			return
 		}
-		c := &counted{ResponseWriter: w, server: s, ctx: r.Context(), status: http.StatusOK}
-		files.ServeHTTP(c, r)
-		s.mu.Lock()
-		s.asked = append(s.asked, fmt.Sprintf("%s %s %d", r.Method, r.URL.Path, c.status))
-		s.mu.Unlock()
+		files.ServeHTTP(&counted{ResponseWriter: w, server: s, request: r}, r)
 	})}
 	go func() {
 		if err := s.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -98,13 +93,16 @@ func (s *Server) Asked() (asked []string, bytes int64) {
 // counted is one answer.
 type counted struct {
 	http.ResponseWriter
-	server *Server
-	ctx    context.Context
-	status int
+	server  *Server
+	request *http.Request
 }
 
+// WriteHeader and Write count before they send: whoever got an answer finds it
+// counted.
 func (c *counted) WriteHeader(status int) {
-	c.status = status
+	c.server.mu.Lock()
+	c.server.asked = append(c.server.asked, fmt.Sprintf("%s %s %d", c.request.Method, c.request.URL.Path, status))
+	c.server.mu.Unlock()
 	c.ResponseWriter.WriteHeader(status)
 }
 
@@ -115,15 +113,15 @@ func (c *counted) Write(p []byte) (written int, err error) {
 		c.server.mu.Unlock()
 		part := p[:min(len(p), 32<<10)]
 		if limit != nil {
-			if err := limit.WaitN(c.ctx, len(part)); err != nil {
+			if err := limit.WaitN(c.request.Context(), len(part)); err != nil {
 				return written, err
 			}
 		}
+		c.server.mu.Lock()
+		c.server.bytes += int64(len(part))
+		c.server.mu.Unlock()
 		n, err := c.ResponseWriter.Write(part)
 		written += n
-		c.server.mu.Lock()
-		c.server.bytes += int64(n)
-		c.server.mu.Unlock()
 		if err != nil {
 			return written, err
 		}

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/holdfast/holdfast/appliance/rootfs"
 	"github.com/holdfast/holdfast/builder"
 	"github.com/holdfast/holdfast/compose/lock"
@@ -26,12 +28,14 @@ import (
 // Vendor makes and publishes test releases. All it makes is below one folder
 // of the cache and is made again only when what it is made from has changed.
 type Vendor struct {
-	// root is the checkout, dir the vendor's folder in the cache.
-	root, dir string
-	os        builder.OS
-	lock      *lock.Lock
-	log       func(format string, args ...any)
-	tuf       []byte
+	// root is the checkout, home the vendor's folder in the cache, dir the one
+	// in it for all that one operating system is in.
+	root, home, dir string
+	inUse           *os.File
+	os              builder.OS
+	lock            *lock.Lock
+	log             func(format string, args ...any)
+	tuf             []byte
 }
 
 // shared are the parts of the cache that hold what costs minutes and differs
@@ -54,7 +58,8 @@ func OpenVendor(ctx context.Context, root string, log func(format string, args .
 	if err != nil {
 		return nil, err
 	}
-	v := &Vendor{root: root, dir: filepath.Join(cache, "qa-upgrade"), log: log}
+	v := &Vendor{root: root, home: filepath.Join(cache, "qa-upgrade"), log: log}
+	v.dir = v.home
 	program := cmp.Or(os.Getenv("HOLDFAST_SUPERVISOR"), filepath.Join(root, "builder/supervisorbin/holdfast"))
 	supervisor, err := os.ReadFile(program)
 	if err != nil {
@@ -67,13 +72,13 @@ func OpenVendor(ctx context.Context, root string, log func(format string, args .
 		InitrdModules: s.InitrdModules, InitrdDrivers: s.InitrdDrivers, InitrdOmit: s.InitrdOmit, Cmdline: s.Cmdline,
 		Supervisor: supervisor,
 	}
-	if err := v.cache(cache); err != nil {
-		return nil, err
-	}
 	if err := v.keys(ctx); err != nil {
 		return nil, err
 	}
-	if err := v.forget(supervisor); err != nil {
+	if err := v.use(); err != nil {
+		return nil, err
+	}
+	if err := v.cache(cache); err != nil {
 		return nil, err
 	}
 	return v, v.baseLock(ctx)
@@ -97,48 +102,89 @@ func (v *Vendor) cache(shareFrom string) error {
 	return nil
 }
 
-// Path below the vendor's folder in the cache.
+// Path below the vendor's folder for what this operating system is in.
 func (v *Vendor) Path(names ...string) string {
 	return filepath.Join(append([]string{v.dir}, names...)...)
 }
 
-// forget throws away all roots that another supervisor is in: each is a
-// quarter of a gigabyte, and none is ever booted again.
-func (v *Vendor) forget(supervisor []byte) error {
-	sum := sha256.Sum256(append(slices.Clone(supervisor), v.tuf...))
-	now := hex.EncodeToString(sum[:])
-	stamp := v.Path("stamp")
-	if was, err := os.ReadFile(stamp); err == nil && string(was) == now {
-		return nil
-	}
-	for _, dir := range []string{"cache", "out", "state"} {
-		entries, err := os.ReadDir(v.Path(dir))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+// use chooses the folder for what is made from this operating system and root
+// of trust, and throws away those of others that no process uses: each release
+// is half a gigabyte, and none of theirs is ever booted again.
+func (v *Vendor) use() error {
+	h := sha256.New()
+	h.Write(v.tuf)
+	h.Write(v.os.Supervisor)
+	o := v.os
+	fmt.Fprintln(h, o.Modes, o.Links, o.Dirs, o.Remove, o.Move, o.Packages, o.Purge, o.InitrdModules, o.InitrdDrivers, o.InitrdOmit, o.Cmdline)
+	err := fs.WalkDir(o.Files, ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
 			return err
 		}
-		for _, e := range entries {
-			if !slices.Contains(shared, e.Name()) {
-				if err := os.RemoveAll(v.Path(dir, e.Name())); err != nil {
-					return err
-				}
-			}
+		b, err := fs.ReadFile(o.Files, p)
+		fmt.Fprintf(h, "%s %d\n%s", p, len(b), b)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	all := v.Path("of")
+	if err := os.MkdirAll(all, 0o755); err != nil {
+		return err
+	}
+	v.dir = filepath.Join(all, hex.EncodeToString(h.Sum(nil)[:8]))
+	if v.inUse, err = hold(v.dir, unix.LOCK_SH); err != nil {
+		return err
+	}
+	others, err := filepath.Glob(filepath.Join(all, "*.lock"))
+	if err != nil {
+		return err
+	}
+	for _, name := range others {
+		dir := strings.TrimSuffix(name, ".lock")
+		if dir == v.dir {
+			continue
+		}
+		f, err := hold(dir, unix.LOCK_EX|unix.LOCK_NB)
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		err = os.RemoveAll(dir)
+		f.Close()
+		if err != nil {
+			return err
 		}
 	}
-	return durable.WriteFile(stamp, []byte(now), 0o644)
+	return nil
+}
+
+// hold locks a folder by a file beside it; the lock ends with the file or the
+// process.
+func hold(dir string, how int) (*os.File, error) {
+	f, err := os.OpenFile(dir+".lock", os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), how); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // keys makes the pair that signs kernels and releases, and the vendor's TUF
 // keys, where they are not there.
 func (v *Vendor) keys(ctx context.Context) error {
-	if err := os.MkdirAll(v.Path("signing"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(v.home, "signing"), 0o700); err != nil {
 		return err
 	}
 	key, cert := v.pair()
 	if _, _, err := sign.LoadPair(key, cert); err != nil {
-		if err := os.RemoveAll(v.Path("signing")); err != nil {
+		if err := os.RemoveAll(filepath.Join(v.home, "signing")); err != nil {
 			return err
 		}
-		if err := os.MkdirAll(v.Path("signing"), 0o700); err != nil {
+		if err := os.MkdirAll(filepath.Join(v.home, "signing"), 0o700); err != nil {
 			return err
 		}
 		if err := sign.MakePair(key, cert, "Holdfast upgrade tests", time.Now()); err != nil {
@@ -149,7 +195,7 @@ func (v *Vendor) keys(ctx context.Context) error {
 }
 
 func (v *Vendor) pair() (key, cert string) {
-	return v.Path("signing", "key.pem"), v.Path("signing", "cert.pem")
+	return filepath.Join(v.home, "signing", "key.pem"), filepath.Join(v.home, "signing", "cert.pem")
 }
 
 // baseLock is the demo's lock, made anew where the packages that a box wants
@@ -167,7 +213,7 @@ func (v *Vendor) baseLock(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	kept, err := builder.ReadLock(v.Path("base.lock"))
+	kept, err := builder.ReadLock(filepath.Join(v.home, "base.lock"))
 	if err != nil {
 		return err
 	}
@@ -188,7 +234,7 @@ func (v *Vendor) baseLock(ctx context.Context) (err error) {
 	if _, err := builder.FetchLocked(ctx, c, v.lock, func(int64, int64) {}); err != nil {
 		return err
 	}
-	return durable.WriteFile(v.Path("base.lock"), v.lock.Marshal(), 0o644)
+	return durable.WriteFile(filepath.Join(v.home, "base.lock"), v.lock.Marshal(), 0o644)
 }
 
 // relock is the lock of c with the packages of from, nil where from has others

@@ -53,6 +53,11 @@ func newUpgrades(t *testing.T, specs ...upgrade.Spec) *upgrades {
 		if u.baked[s.Version], err = v.Bake(t.Context(), s); err != nil {
 			t.Fatal(err)
 		}
+		// What differs in the stack alone has the same root, to the bit.
+		base, root := u.baked[upgrade.Base.Version].Manifest.RootHash, u.baked[s.Version].Manifest.RootHash
+		if (s.Variant == "" && s.Engine == "") != (root == base) {
+			t.Fatalf("release %s with variant %q has root %s, the base has %s", s.Version, s.Variant, root, base)
+		}
 	}
 	if u.base, err = OpenImage(u.baked[upgrade.Base.Version].Output); err != nil {
 		t.Fatal(err)
@@ -277,22 +282,33 @@ func (b *upgradeBox) begin(version string, flags ...string) {
 // behind runs a command of holdfast that may end in a reboot.
 func (b *upgradeBox) behind(command string) {
 	b.t.Helper()
-	b.run(fmt.Sprintf("systemd-run --quiet --unit=test-upgrade-%d --property=CollectMode=inactive-or-failed --setenv=HOME=/root sh -c '%s >/run/test-upgrade.log 2>&1'",
+	b.run(fmt.Sprintf("rm -f /run/test-upgrade.*; systemd-run --quiet --unit=test-upgrade-%d --property=CollectMode=inactive-or-failed --setenv=HOME=/root sh -c '%s >/run/test-upgrade.log 2>&1; echo $? >/run/test-upgrade.code'",
 		time.Now().UnixNano(), command))
 }
 
-// ended waits for the n-th row of the history and for the box to have settled.
+// ended waits for the n-th row of the history. A command that was refused
+// makes none.
 func (b *upgradeBox) ended(n int) status.UpgradeResult {
 	b.t.Helper()
 	var rows []status.UpgradeResult
-	b.until(upgradeTime, fmt.Sprintf("row %d of the history", n), "holdfast history --json", func(out string, code int) bool {
+	refused := 0
+	b.until(upgradeTime, fmt.Sprintf("row %d of the history", n), "cat /run/test-upgrade.code 2>/dev/null || echo 0; holdfast history --json", func(out string, code int) bool {
+		command, list, _ := strings.Cut(out, "\n")
 		if code != 0 { // the daemon is not up
 			return false
 		}
-		rows = parseHistory(b.t, out)
-		return len(rows) >= n
+		if rows = parseHistory(b.t, list); len(rows) >= n {
+			return true
+		}
+		if refused++; command == "0" {
+			refused = 0
+		}
+		if refused > 5 {
+			b.t.Fatalf("the command ended with %s, and the history has %d rows of %d\n%s", command, len(rows), n, b.diagnoseUpgrade())
+		}
+		return false
 	})
-	b.boot = strings.TrimSpace(strings.ReplaceAll(b.run("cat /proc/sys/kernel/random/boot_id"), "\n", ""))
+	b.boot = b.run("cat /proc/sys/kernel/random/boot_id")
 	row := rows[len(rows)-1]
 	evidence := row.Evidence
 	row.Evidence = nil

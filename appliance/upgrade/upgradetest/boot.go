@@ -54,6 +54,7 @@ var errDied = errors.New("the boot died")
 // box; errDied where no daemon came to run.
 func (w *World) Boot(ctx context.Context) (m *upgrade.Machine, b *Box, err error) {
 	w.mu.Lock()
+	w.early = true
 	w.boots++
 	w.bootID = fmt.Sprintf("boot-%d", w.boots)
 	w.booted = time.Now()
@@ -126,7 +127,11 @@ func (w *World) userspace() error {
 
 // Daemon starts the daemon, for the first time in this boot or again.
 func (w *World) Daemon(ctx context.Context) (*upgrade.Machine, *Box, error) {
-	b := &Box{World: w, boot: w.boots}
+	w.early = false
+	w.mu.Lock()
+	w.life++
+	b := &Box{World: w, boot: w.boots, life: w.life}
+	w.mu.Unlock()
 	m := upgrade.New(upgrade.Config{Box: b, Files: b})
 	s, err := m.Recover(ctx)
 	if err != nil {
@@ -140,6 +145,9 @@ func (w *World) Daemon(ctx context.Context) (*upgrade.Machine, *Box, error) {
 		w.held = s.Hold.Text
 		w.publish()
 	default:
+		if w.stack != 0 && w.stack != s.Generation.Number {
+			w.wrong("generation %d is started while %d runs", s.Generation.Number, w.stack)
+		}
 		if err := w.start(s.Generation, s.Trial); err != nil {
 			return m, b, err
 		}
@@ -162,6 +170,6 @@ func (w *World) Ended() string {
 func (w *World) Off() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.boots++
+	w.life++
 	w.stack, w.mounted, w.open = 0, "", false
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
@@ -21,7 +22,7 @@ import (
 // over are refused, as a process that was killed makes none.
 type Box struct {
 	*World
-	boot int
+	boot, life int
 }
 
 var _ upgrade.Box = (*Box)(nil)
@@ -30,7 +31,7 @@ var errOver = errors.New("this boot is over")
 
 func (b *Box) enter(name string) (func(), error) {
 	b.mu.Lock()
-	if b.boot != b.boots || b.ended == "force" {
+	if b.life != b.World.life || b.ended == "force" {
 		b.mu.Unlock()
 		return nil, errOver
 	}
@@ -53,12 +54,22 @@ func (b *Box) Record() (slot.Record, error) {
 }
 
 // SaveRecord writes two copies.
-func (b *Box) SaveRecord(rec slot.Record) error {
+func (b *Box) SaveRecord(was, rec slot.Record) error {
 	leave, err := b.enter("SaveRecord")
 	if err != nil {
 		return err
 	}
 	defer leave()
+	if b.BeforeSave != nil {
+		if now, err := b.load(); err == nil {
+			if now = clone(now); b.BeforeSave(&now) {
+				b.store(now)
+			}
+		}
+	}
+	if now, err := b.load(); err != nil || !reflect.DeepEqual(now, was) {
+		return upgrade.ErrChanged
+	}
 	b.store(rec)
 	return nil
 }

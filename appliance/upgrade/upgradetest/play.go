@@ -4,6 +4,7 @@ package upgradetest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/appliance/slot"
+	"github.com/holdfast/holdfast/appliance/status"
 	"github.com/holdfast/holdfast/appliance/upgrade"
 )
 
@@ -40,23 +42,42 @@ func (w *World) Play(act func(context.Context, *upgrade.Machine) error) error {
 // PlayBoot is one boot of Play; again says that it has ended and another
 // follows.
 func (w *World) PlayBoot(act func(context.Context, *upgrade.Machine) error) (again bool, err error) {
+	defer w.Off()
+	began := time.Now()
+	run := w.Boot
+	for {
+		ended, cut, err := w.playDaemon(run, act, began)
+		switch {
+		case err != nil && Died(err):
+			return true, nil
+		case err != nil:
+			return false, err
+		case cut && w.Kill && w.CutAt > 0 && !w.early:
+			// A daemon that is started again in the same boot: what runs, runs
+			// on.
+			w.CutAt, run, act = 0, w.Daemon, nil
+			continue
+		}
+		return ended || cut, nil
+	}
+}
+
+// playDaemon is one life of the daemon. ended says that the boot has ended,
+// cut that the daemon has; neither that the world rests.
+func (w *World) playDaemon(run func(context.Context) (*upgrade.Machine, *Box, error), act func(context.Context, *upgrade.Machine) error, began time.Time) (ended, cut bool, err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	defer w.Off()
 	defer func() {
 		if r := recover(); r != nil {
-			if _, cut := r.(PowerCut); !cut {
+			if _, is := r.(PowerCut); !is {
 				panic(r)
 			}
-			again, err = true, nil
+			ended, cut, err = false, true, nil
 		}
 	}()
-	m, _, err := w.Boot(ctx)
-	switch {
-	case Died(err):
-		return true, nil
-	case err != nil:
-		return false, err
+	m, _, err := run(ctx)
+	if err != nil {
+		return false, false, err
 	}
 	done := make(chan any, 1)
 	go func() {
@@ -64,52 +85,61 @@ func (w *World) PlayBoot(act func(context.Context, *upgrade.Machine) error) (aga
 		m.Run(ctx)
 	}()
 	defer func() {
-		// Before the boot is over: whatever Run does then is refused.
+		w.mu.Lock()
+		w.life++ // whatever Run does from here on is refused
+		w.mu.Unlock()
 		cancel()
-		w.Off()
 		synctest.Wait()
 	}()
-	began := time.Now()
 	for time.Since(began) < mostTime {
 		synctest.Wait()
 		select {
 		case r := <-done:
-			if _, cut := r.(PowerCut); cut {
-				return true, nil
+			if _, is := r.(PowerCut); is {
+				return false, true, nil
 			}
 			if r != nil {
 				panic(r)
 			}
-			return false, errors.New("Run has returned")
+			return false, false, errors.New("Run has returned")
 		default:
 		}
 		if w.Ended() != "" {
 			if w.Ended() == "reboot" {
 				w.shutdown(ctx, m)
 			}
-			return true, nil
+			return true, false, nil
 		}
 		if w.late() {
-			return true, nil
+			return true, false, nil
 		}
 		rep, _ := w.reportNow()
 		u := m.Status()
+		if w.RebootWhen != nil && w.RebootWhen(u) {
+			w.RebootWhen = nil
+			w.shutdown(ctx, m)
+			return true, false, nil
+		}
 		if act != nil && rep == "healthy" {
 			if err := act(ctx, m); err != nil {
-				return false, err
+				return false, false, err
 			}
 			act = nil
 			continue
 		}
-		if act == nil && u.State == "idle" && u.Kind == "" && !u.Trial && rep == "healthy" && !has(m, upgrade.CondUnsettled) {
-			return false, nil
+		if time.Since(began) < w.Stay {
+			time.Sleep(time.Second)
+			continue
 		}
-		if u.State == "ready" || u.State == "held" {
-			return false, nil
+		if act == nil && u.State == "idle" && u.Kind == "" && !u.Trial && rep == "healthy" && !has(m, upgrade.CondUnsettled) {
+			return false, false, nil
+		}
+		if act == nil && (u.State == "ready" || u.State == "held") {
+			return false, false, nil
 		}
 		time.Sleep(time.Second)
 	}
-	return false, fmt.Errorf("no rest after %s: %+v, %v", mostTime, m.Status(), m.Conditions())
+	return false, false, fmt.Errorf("no rest after %s: %+v, %v", mostTime, m.Status(), m.Conditions())
 }
 
 func has(m *upgrade.Machine, code string) bool {
@@ -244,8 +274,19 @@ func (w *World) Check() []string {
 	if w.label != c.Data {
 		bad("the label says %q, and %s is committed", w.label, c.Data)
 	}
-	if w.loader != c.Digest {
+	if w.Back == 0 && w.loader != c.Digest {
 		bad("the boot loader is another release's")
 	}
 	return out
+}
+
+// Last is the newest row of the history.
+func (w *World) Last() status.UpgradeResult {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var h upgrade.History
+	if err := json.Unmarshal(w.files["history.json"], &h); err != nil || len(h.Rows) == 0 {
+		return status.UpgradeResult{}
+	}
+	return h.Rows[len(h.Rows)-1]
 }

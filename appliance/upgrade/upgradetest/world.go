@@ -9,6 +9,7 @@
 package upgradetest
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -82,6 +83,7 @@ type World struct {
 
 	// Of this boot.
 	boots   int
+	life    int // of the daemon: calls of one that is gone are refused
 	bootID  string
 	booted  time.Time
 	root    slot.Root
@@ -93,6 +95,7 @@ type World struct {
 	waiting bool // external services wait
 	report  status.Report
 	changed chan struct{}
+	early   bool   // no daemon yet
 	ended   string // why the boot ended: "reboot", "force"
 
 	// Around it.
@@ -102,13 +105,25 @@ type World struct {
 	acked  []int
 	// CutAt is the place, counted from 1, that the power is cut at; 0 never.
 	CutAt int
+	// Kill makes that a daemon that is killed and started again, in a boot
+	// that goes on.
+	Kill bool
 	// Places are those passed.
 	Places []string
 	// Wrong are the properties that did not hold.
 	Wrong []string
+	// RebootWhen is asked until it says that somebody reboots the box in an
+	// orderly way.
+	RebootWhen func(status.Upgrade) bool
+	// BeforeSave is called before each write of the record; nil for nothing.
+	BeforeSave func(*slot.Record) (changed bool)
 	// Unreachable source; Slow is how long a preparation takes.
 	Unreachable bool
-	Slow        time.Duration
+	// Stay is how long a boot lasts at least before it is left at rest.
+	Stay time.Duration
+	// Back is above 0 where a rollback by hand has left a newer boot loader.
+	Back int
+	Slow time.Duration
 	// Fail makes a box call fail, by its name, that many times.
 	Fail map[string]int
 }
@@ -136,7 +151,7 @@ func New() *World {
 	w.copies = [2]copyOf{{1, rec, false}, {1, rec, false}}
 	w.putEntry(upgrade.Entry{Number: 1, Left: -1, Done: -1, RootHash: Hash("one")})
 	w.Add("1.0.0", "one", Good)
-	w.Settings = upgrade.Settings{Source: "folder", Channel: "stable"}
+	w.Set = upgrade.Settings{Source: "folder", Channel: "stable"}
 	return w
 }
 
@@ -241,14 +256,23 @@ func (w *World) load() (slot.Record, error) {
 }
 
 func (w *World) store(rec slot.Record) {
-	seq := max(w.copies[0].seq, w.copies[1].seq) + 1
-	for i := range w.copies {
-		w.cut("before copy %d of the record", i+1)
-		w.copies[i].torn = true
-		w.cut("in copy %d of the record", i+1)
-		w.copies[i] = copyOf{seq: seq, rec: clone(rec)}
-		w.cut("after copy %d of the record", i+1)
+	if b, err := json.Marshal(rec); err != nil {
+		w.wrong("the record: %v", err)
+	} else if _, err := slot.Parse(b); err != nil {
+		w.wrong("the record: %v", err)
 	}
+	// Over the older one, in place, as images/durable does: until it is whole
+	// the newer one counts.
+	i := 0
+	if w.copies[1].torn || !w.copies[0].torn && w.copies[1].seq < w.copies[0].seq {
+		i = 1
+	}
+	seq := max(w.copies[0].seq, w.copies[1].seq) + 1
+	w.cut("before the record")
+	w.copies[i].torn = true
+	w.cut("in the record")
+	w.copies[i] = copyOf{seq: seq, rec: clone(rec)}
+	w.cut("after the record")
 }
 
 func clone(rec slot.Record) slot.Record {

@@ -30,7 +30,8 @@ func inspectCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "inspect [DIST | FILE]", Short: "show what a bake made, and check it", Args: upToOne,
 		Long: `Shows an output folder of a bake (the newest below dist/ by default): release,
-root hash, partitions, files, and how long each step took. --verify reads every
+root hash, partitions, files, the parts of the release that boxes upgrade to,
+and how long each step took. --verify reads every
 file and compares its hash with the manifest. --roots reads the root hash out of
 the own bytes of every disk image in the folder, side by side, and checks each
 block of those roots.
@@ -50,7 +51,7 @@ root hash are read from its own bytes, and every block of the root is checked.`,
 				return err
 			}
 			if o.verify {
-				if err := verifyFiles(cmd.Context(), dist, m); err != nil {
+				if err := errors.Join(verifyFiles(cmd.Context(), dist, m), verifyRelease(cmd.Context(), dist, m)); err != nil {
 					return err
 				}
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s: every file is what manifest.json says\n", dist)
@@ -90,6 +91,9 @@ func printManifest(out io.Writer, dist string, m *builder.Manifest) error {
 	fmt.Fprintln(w, "\nFILE\tSIZE\tSHA256")
 	for _, f := range m.Files {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", f.Name, show.Bytes(f.Bytes), f.SHA256)
+	}
+	if err := printRelease(w, dist, m); err != nil {
+		return err
 	}
 	fmt.Fprintln(w, "\nSTEP\tSECONDS\tSIZE\t")
 	for _, s := range m.Steps {

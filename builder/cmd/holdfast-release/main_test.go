@@ -26,6 +26,10 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			// status CODE COMMAND... runs a command that must end with CODE.
 			"status": status,
+			// mkrelease DIR VERSION [SYSTEM] makes a small release.
+			"mkrelease": makeRelease,
+			// flip FILE BYTE flips a bit of a file's byte.
+			"flip": flipBit,
 		},
 	})
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -16,7 +17,6 @@ import (
 
 	"github.com/holdfast/holdfast/builder/show"
 	"github.com/holdfast/holdfast/compose/depot"
-	"github.com/holdfast/holdfast/compose/release"
 	"github.com/holdfast/holdfast/compose/trust"
 	"github.com/holdfast/holdfast/images/durable"
 )
@@ -25,6 +25,7 @@ func publishCommand() *cobra.Command {
 	var o signing
 	var of offering
 	var to string
+	var incomplete bool
 	cmd := &cobra.Command{
 		Use: "publish", Short: "sign a release and put it where boxes look", Args: noArgs,
 		Long: `Signs a release (see sign), renews snapshot and timestamp, and copies all that
@@ -78,26 +79,51 @@ the timestamp is valid for 14 days.`,
 					return fmt.Errorf("%s: %w", to, err)
 				}
 			}
-			if err := dest.metadata(cmd.Context(), files); err != nil {
-				return fmt.Errorf("%s: %w", to, err)
-			}
 			list, err := r.Releases()
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s has %d releases, %s were new\n", to, len(list), show.Bytes(n))
+			if !incomplete {
+				if err := complete(cmd.Context(), dest, list, to); err != nil {
+					return err
+				}
+			}
+			if err := dest.metadata(cmd.Context(), files); err != nil {
+				return fmt.Errorf("%s: %w", to, err)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s has %s, %s were new\n", to, releases(len(list)), show.Bytes(n))
 			return nil
 		},
 	}
 	o.flags(cmd, true)
 	of.flags(cmd, "the folder of the release")
+	cmd.Flags().BoolVar(&incomplete, "incomplete", false, "publish the list although releases in it are not there, such as those of bundles")
 	cmd.Flags().StringVar(&to, "to", "", "where to: a folder, or oci://HOST/REPOSITORY")
 	return cmd
+}
+
+// complete checks that the place has each release of the list: a box would
+// choose the newest, and fail to fetch it.
+func complete(ctx context.Context, d dest, list []trust.Target, to string) error {
+	for _, t := range list {
+		rc, err := d.Blob(ctx, t.Digest, 0, t.Size)
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("the list has %s, and %s does not: publish it there with --release, withdraw it, or say --incomplete if it is for bundles alone", t.Path(), to)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", to, err)
+		}
+		if err := rc.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // dest is a place to publish to.
 type dest interface {
 	trust.Source
+	Blob(ctx context.Context, digest string, offset, length int64) (io.ReadCloser, error)
 	// release copies a release's blobs that are not there yet, and says how
 	// many bytes that were.
 	release(ctx context.Context, l *local, out io.Writer) (int64, error)
@@ -216,19 +242,9 @@ func (f *folderDest) metadata(_ context.Context, files []trust.File) error {
 	return nil
 }
 
-// partName names a release's blobs for people.
-func partName(l *local, b release.PartBlob) string {
-	p := l.desc.Parts
-	for name, part := range map[string]release.PartBlob{"uki": p.UKI, "uki chunk index": p.UKIChunks, "root": p.Root, "root chunk index": p.RootChunks, "boot loader": p.Boot, "sbom": p.SBOM} {
-		if part == b {
-			return name
-		}
+func releases(n int) string {
+	if n == 1 {
+		return "1 release"
 	}
-	switch b.Digest {
-	case l.digest:
-		return "manifest"
-	case l.desc.Stack:
-		return "stack"
-	}
-	return b.Digest
+	return fmt.Sprintf("%d releases", n)
 }

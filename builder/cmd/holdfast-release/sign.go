@@ -80,6 +80,16 @@ func (o *offering) offer(cmd *cobra.Command, l *local, r *trust.Repository) erro
 	if err != nil {
 		return err
 	}
+	// What is signed stays in the list, so every byte is read first.
+	if known, err := r.Releases(); err != nil {
+		return err
+	} else if !slices.ContainsFunc(known, func(b trust.Target) bool { return b.Path() == t.Path() }) {
+		for _, b := range l.blobs {
+			if err := l.copyBlob(cmd.Context(), io.Discard, b); err != nil {
+				return err
+			}
+		}
+	}
 	changed, err := r.Offer(cmd.Context(), t)
 	if err != nil {
 		return err
