@@ -96,6 +96,7 @@ soak: image both peers ## every row of the long tests: each power cut, each inte
 bench: image peers ## measure beside mkosi, qemu-img, tar, docker compose; first boot to healthy; BENCH='-n 3'
 	$(GO) run ./qa/bench -supervise $(BENCH)
 	$(GO) run ./qa/bench -targets $(BENCH)
+	$(GO) run ./qa/bench -upgrade $(BENCH)
 	$(GO) run ./qa/bench $(BENCH)
 
 lint: ## gofmt, go vet and golangci-lint

@@ -101,6 +101,9 @@ func prepare(ctx context.Context, c Config, p Progress) (*work, error) {
 			return nil, err
 		}
 	}
+	if w.initrdAdd, err = initrdFiles(c.OS.InitrdFiles); err != nil {
+		return nil, err
+	}
 	w.add, err = overlay(c.OS, w.certPEM, trustRoot, w.engine)
 	return w, err
 }
@@ -196,7 +199,7 @@ func (w *work) inputs() string {
 	fmt.Fprintf(h, "bake 4 %q %q %q %d %d %q\n", c.Name, c.Version, c.Factory, c.SlotSize, c.DiskSize, version.Version)
 	fmt.Fprintln(h, key(c.Epoch, c.MinFrom, c.UpdateSource, c.UpdateChannel, c.GateDeadline, c.GateWindow))
 	fmt.Fprintf(h, "%s\n%s\n", w.lock.Marshal(), overlayHash(w.add))
-	fmt.Fprintln(h, key(c.OS.Remove, c.OS.Purge, c.OS.Move, c.OS.InitrdModules, c.OS.InitrdDrivers, c.OS.InitrdOmit, c.OS.Cmdline))
+	fmt.Fprintln(h, key(c.OS.Remove, c.OS.Purge, c.OS.Move, c.OS.InitrdModules, c.OS.InitrdDrivers, c.OS.InitrdOmit, c.OS.Cmdline, w.initrdAdd))
 	fmt.Fprintf(h, "%q %s\n", printPlan(plan()), key(rootfsVersion, initrdVersion, sealVersion, ukiVersion, factoryVersion, releaseVersion))
 	return hex.EncodeToString(h.Sum(nil))
 }

@@ -164,13 +164,6 @@ func releaseWork(t *testing.T, version string) *work {
 	return w
 }
 
-func layersSize(m *v1.Manifest) (n int64) {
-	for _, l := range m.Layers {
-		n += l.Size
-	}
-	return n
-}
-
 // TestStepRelease: the release has all a box needs to make the slot's bytes,
 // and what the configuration says of upgrades.
 func TestStepRelease(t *testing.T) {

@@ -83,7 +83,12 @@ func stepFactory(ctx context.Context, w *work) (made, error) {
 	k := key("factory", factoryVersion, w.tree.Hash, d, w.cert.Raw)
 	dir, cached, err := product(ctx, w.cfg.Cache, "factory", k, func(dir string) error {
 		layout := filepath.Join(dir, "release")
-		if err := release.Write(ctx, layout, d, stackTar.Bytes(), w.images, w.key); err != nil {
+		keep, unlock, err := keptLayers(w.cfg.Cache)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+		if err := release.WriteKept(ctx, layout, d, stackTar.Bytes(), w.images, keep, w.key); err != nil {
 			return err
 		}
 		if err := packFolder(ctx, w, layout, dir, "factory.img"); err != nil {

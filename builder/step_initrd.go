@@ -26,11 +26,7 @@ func stepInitrd(ctx context.Context, w *work) (made, error) {
 	if err != nil {
 		return made{}, err
 	}
-	add, err := initrdFiles(w.cfg.OS.InitrdFiles)
-	if err != nil {
-		return made{}, err
-	}
-	k := key("initrd", initrdVersion, add, w.tree.Hash, kernel, w.lock.Epoch, w.cfg.OS.InitrdModules, w.cfg.OS.InitrdDrivers, w.cfg.OS.InitrdOmit)
+	k := key("initrd", initrdVersion, w.initrdAdd, w.tree.Hash, kernel, w.lock.Epoch, w.cfg.OS.InitrdModules, w.cfg.OS.InitrdDrivers, w.cfg.OS.InitrdOmit)
 	dir, cached, err := product(ctx, w.cfg.Cache, "initrd", k, func(dir string) error {
 		const at = "/run/holdfast/out"
 		binds := []sandbox.Bind{{Host: dir, Tree: at}, {Host: w.debs.Path(kernel), Tree: "/run/holdfast/kernel.deb", ReadOnly: true}}
@@ -55,7 +51,7 @@ func stepInitrd(ctx context.Context, w *work) (made, error) {
 				return err
 			}
 		}
-		if err := packInitrd(dir, add, w.lock.Epoch); err != nil {
+		if err := packInitrd(dir, w.initrdAdd, w.lock.Epoch); err != nil {
 			return err
 		}
 		if err := os.Rename(filepath.Join(dir, "kernel/boot/vmlinuz-"+release), filepath.Join(dir, "vmlinuz")); err != nil {

@@ -176,8 +176,7 @@ func stepRelease(ctx context.Context, w *work) (m made, err error) {
 		return m, err
 	}
 	d.Verity = &release.Verity{Salt: w.seal.meta.Salt, UUID: w.seal.meta.UUID, Bytes: w.seal.meta.Bytes}
-	parts := release.PartFiles{UKI: w.uki, Root: w.seal.image, Boot: w.bootloader, SBOM: filepath.Join(w.tmp, "sbom.cdx.json"),
-		Link: true, Keep: filepath.Join(w.cfg.Cache, "layers")}
+	parts := release.PartFiles{UKI: w.uki, Root: w.seal.image, Boot: w.bootloader, SBOM: filepath.Join(w.tmp, "sbom.cdx.json"), Link: true}
 	m.cached = true
 	for _, c := range []struct {
 		key, file string
@@ -189,17 +188,12 @@ func stepRelease(ctx context.Context, w *work) (m made, err error) {
 		}
 		*c.to, m.cached = path, m.cached && cached
 	}
-	if err := os.MkdirAll(parts.Keep, 0o755); err != nil {
-		return m, err
-	}
-	unlock, err := tools.Lock(filepath.Join(parts.Keep, ".lock"))
+	keep, unlock, err := keptLayers(w.cfg.Cache)
 	if err != nil {
 		return m, err
 	}
 	defer unlock()
-	if err := clearLeft(filepath.Join(parts.Keep, ".writing-*")); err != nil {
-		return m, err
-	}
+	parts.Keep = keep
 	dir := filepath.Join(w.tmp, ReleaseName)
 	if w.release, err = release.WriteFull(ctx, dir, d, stackTar.Bytes(), w.images, parts, w.key); err != nil {
 		return m, err
@@ -212,6 +206,25 @@ func stepRelease(ctx context.Context, w *work) (m made, err error) {
 		m.bytes += st.Size()
 	}
 	return m, nil
+}
+
+// keptLayers is the folder of image layers in the cache, locked: factory and
+// release have the same, and what one has fetched from a registry the other
+// finds.
+func keptLayers(cache string) (dir string, unlock func(), err error) {
+	dir = filepath.Join(cache, "layers")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", nil, err
+	}
+	unlock, err = tools.Lock(filepath.Join(dir, ".lock"))
+	if err != nil {
+		return "", nil, err
+	}
+	if err := clearLeft(filepath.Join(dir, ".writing-*")); err != nil {
+		unlock()
+		return "", nil, err
+	}
+	return dir, unlock, nil
 }
 
 // chunks is the chunk index of a file, kept by the key of the product that the

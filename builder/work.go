@@ -13,6 +13,7 @@ import (
 	"github.com/holdfast/holdfast/compose/budget"
 	"github.com/holdfast/holdfast/compose/lock"
 	"github.com/holdfast/holdfast/compose/stack"
+	"github.com/holdfast/holdfast/images/initramfs"
 )
 
 // work is what the steps of one bake hand each other. Each field is written by
@@ -29,7 +30,9 @@ type work struct {
 	certPEM []byte
 	add     []entry
 	engine  string // the container engine in the root
-	tmp     string // the output folder in the making
+	// initrdAdd enters the initrd besides dracut's choice.
+	initrdAdd []initramfs.File
+	tmp       string // the output folder in the making
 
 	debs             *debian.Cache       // set before the first step
 	tree             *tools.Tree         // tools

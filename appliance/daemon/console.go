@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfast/holdfast/appliance/status"
 	"github.com/holdfast/holdfast/appliance/supervise"
+	"github.com/holdfast/holdfast/appliance/upgrade"
 )
 
 // progressEvery is the least time between two progress lines: a console may
@@ -92,7 +93,7 @@ func (c *console) conditions(now []status.Condition) {
 
 func conditionKey(x status.Condition) string {
 	// Counters in a text must not print a line each second.
-	if x.Code == "service-crash-loop" {
+	if x.Code == "service-crash-loop" || x.Code == upgrade.CondTrial || x.Code == upgrade.CondHeld {
 		return x.Code + x.Remedy
 	}
 	return x.Code + ": " + x.Text

@@ -178,6 +178,10 @@ func mountData(ctx context.Context, env Env, dev string) error {
 	if m.Engine, err = engine(env); err != nil {
 		return err
 	}
+	if m.Mounted[dataPlace] {
+		to, err := os.Readlink(env.path(volumesNotes))
+		m.Linked = err == nil && to == volumesKept
+	}
 	for _, place := range []struct{ dev, place string }{{device(group, stateName), "/var"}, {m.Data, dataPlace}} {
 		short, err := shorter(env, place.dev)
 		if err != nil {

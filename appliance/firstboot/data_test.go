@@ -107,8 +107,9 @@ mkfs.xfs -q -f -K -L data-1 /dev/mapper/holdfast-data--1
 lvchange --yes --addtag holdfast.formatted holdfast/data-1
 vgchange --addtag holdfast.format=1 --addtag holdfast.box=` + boxA + ` --addtag holdfast.generation=1 --addtag holdfast.volume=data-1 --addtag holdfast.home=local holdfast
 mount -t xfs -o prjquota,nodev,nosuid,nouuid /dev/mapper/holdfast-data--1 /var/lib/holdfast/data
-mount --bind /var/lib/holdfast/engines/default/docker /var/lib/docker
-mount --bind /var/lib/holdfast/engines/default/containerd /var/lib/containerd
+ln --symbolic --force --no-dereference /var/lib/docker/volumes.db /var/lib/holdfast/data/volumes/metadata.db
+mount --make-private --bind /var/lib/holdfast/engines/default/docker /var/lib/docker
+mount --make-private --bind /var/lib/holdfast/engines/default/containerd /var/lib/containerd
 mount --bind /var/lib/holdfast/data/volumes /var/lib/docker/volumes`
 	if got := own(f, "/dev/vda5"); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -152,8 +153,9 @@ lvchange --yes --addtag holdfast.formatted holdfast-data/data-1
 vgchange --addtag holdfast.generation=1 --addtag holdfast.volume=data-1 holdfast-data
 mount -t xfs -o prjquota,nodev,nosuid,nouuid /dev/mapper/holdfast--data-data--1 /var/lib/holdfast/data
 xfs_growfs -d /var
-mount --bind /var/lib/holdfast/engines/default/docker /var/lib/docker
-mount --bind /var/lib/holdfast/engines/default/containerd /var/lib/containerd
+ln --symbolic --force --no-dereference /var/lib/docker/volumes.db /var/lib/holdfast/data/volumes/metadata.db
+mount --make-private --bind /var/lib/holdfast/engines/default/docker /var/lib/docker
+mount --make-private --bind /var/lib/holdfast/engines/default/containerd /var/lib/containerd
 mount --bind /var/lib/holdfast/data/volumes /var/lib/docker/volumes`
 	if got := own(f, "/dev/vdb"); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

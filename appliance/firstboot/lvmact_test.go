@@ -61,6 +61,7 @@ func (f *fakeLVM) change(argv []string) error {
 			return err
 		}
 		v.xfs = v.bytes
+	case "ln":
 	case "umount":
 		if f.mounted[last] == "" {
 			return errors.New("not mounted")
@@ -79,7 +80,7 @@ func (f *fakeLVM) change(argv []string) error {
 }
 
 func (f *fakeLVM) mount(argv []string, last string) error {
-	if argv[1] == "--bind" {
+	if slices.Contains(argv, "--bind") {
 		f.mounted[last] = f.mounted[dataPlace]
 		if last != volumesPlace {
 			f.mounted[last] = f.mounted["/var"]

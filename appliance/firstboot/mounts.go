@@ -27,6 +27,12 @@ const (
 	Engines = "/var/lib/holdfast/engines"
 	// engineFile is baked: the engine's id.
 	engineFile = "/usr/lib/holdfast/engine"
+	// volumesNotes is what the engine keeps open below its volumes: their
+	// labels, by name. volumesKept is where it is led to, in its own store:
+	// else the data could not be unmounted while the engine runs.
+	volumesNotes = dataPlace + "/volumes/metadata.db"
+	volumesKept  = dockerPlace + "/volumes.db"
+
 	// noEngine is the id where the root says none.
 	noEngine  = "default"
 	maxEngine = 4 << 10
@@ -62,6 +68,8 @@ var engineShape = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}$`)
 type Mounts struct {
 	// Data is the device of the data of the generation that runs.
 	Data string
+	// Linked is true where the engine's notes of volumes are led away already.
+	Linked bool
 	// Engine is the id of the container engine of the root that runs.
 	Engine string
 	// Mounted are the mount points there are.
@@ -87,6 +95,11 @@ func PlanData(m Mounts) []Step {
 	steps = append(steps,
 		Step{Folder: dataPlace + "/volumes", Mode: 0o701},
 		Step{Folder: dataPlace + "/secrets", Mode: 0o700})
+	if !m.Linked {
+		// The data's notes, where it has any of before, are made anew: the
+		// engine finds volumes by their folders.
+		steps = append(steps, Step{Argv: []string{"ln", "--symbolic", "--force", "--no-dereference", volumesKept, volumesNotes}})
+	}
 	store := Engines + "/" + m.Engine
 	steps = append(steps, Step{Folder: Engines, Mode: 0o711}, Step{Folder: store, Mode: 0o711})
 	for _, e := range []struct {
@@ -95,7 +108,9 @@ func PlanData(m Mounts) []Step {
 	}{{store + "/docker", dockerPlace, 0o710}, {store + "/containerd", containerd, 0o711}} {
 		steps = append(steps, Step{Folder: e.dir, Mode: e.mode}, Step{Folder: e.place, Mode: e.mode})
 		if !m.Mounted[e.place] {
-			steps = append(steps, Step{Argv: []string{"mount", "--bind", e.dir, e.place}})
+			// Private: what the engine mounts below is not to appear in the
+			// store's own place as well.
+			steps = append(steps, Step{Argv: []string{"mount", "--make-private", "--bind", e.dir, e.place}})
 		}
 	}
 	steps = append(steps, Step{Folder: volumesPlace, Mode: 0o701})

@@ -47,14 +47,15 @@ func TestPlanData(t *testing.T) {
 mount -t xfs -o prjquota,nodev,nosuid,nouuid /dev/mapper/holdfast-data--1 /var/lib/holdfast/data
 mkdir 0701 /var/lib/holdfast/data/volumes
 mkdir 0700 /var/lib/holdfast/data/secrets
+ln --symbolic --force --no-dereference /var/lib/docker/volumes.db /var/lib/holdfast/data/volumes/metadata.db
 mkdir 0711 /var/lib/holdfast/engines
 mkdir 0711 /var/lib/holdfast/engines/e1
 mkdir 0710 /var/lib/holdfast/engines/e1/docker
 mkdir 0710 /var/lib/docker
-mount --bind /var/lib/holdfast/engines/e1/docker /var/lib/docker
+mount --make-private --bind /var/lib/holdfast/engines/e1/docker /var/lib/docker
 mkdir 0711 /var/lib/holdfast/engines/e1/containerd
 mkdir 0711 /var/lib/containerd
-mount --bind /var/lib/holdfast/engines/e1/containerd /var/lib/containerd
+mount --make-private --bind /var/lib/holdfast/engines/e1/containerd /var/lib/containerd
 mkdir 0701 /var/lib/docker/volumes
 mount --bind /var/lib/holdfast/data/volumes /var/lib/docker/volumes`
 	if got := text(Mounts{Data: "/dev/mapper/holdfast-data--1", Engine: "e1"}); got != first {

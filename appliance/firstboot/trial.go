@@ -14,15 +14,16 @@ import (
 	"github.com/holdfast/holdfast/appliance/status"
 )
 
-// dockerUnits are the engine's, which keeps a file of the volumes open.
+// dockerUnits are the engine's.
 var dockerUnits = []string{"docker.socket", "docker.service"}
 
 // Switch unmounts the data and mounts that of the generation that the record
 // says shall run: the trial's where it needs no boot and has not failed, as a
 // fresh snapshot of its origin, else the committed one's. The label follows.
-// A snapshot of this boot is used as it is. The engine is stopped meanwhile,
-// as it keeps a file of the volumes open; a container that runs makes it fail.
-// The record is the caller's to write.
+// A snapshot of this boot is used as it is. A container that runs makes it
+// fail. On the way to a trial on a copy of what is mounted the engine goes on, as
+// it finds the same volumes; else, and on the way back, it is restarted, as it
+// knows others. The record is the caller's to write.
 func Switch(ctx context.Context, env Env, rec slot.Record) error {
 	unlock, err := lockData(env)
 	if err != nil {
@@ -52,7 +53,7 @@ func Switch(ctx context.Context, env Env, rec slot.Record) error {
 	if now != want || d.Volume != want {
 		// Before anything of the volumes changes: a cut from here on is a
 		// boot into the committed generation.
-		if err := away(ctx, env); err != nil {
+		if err := away(ctx, env, t == nil || t.Origin != now); err != nil {
 			return err
 		}
 	}
@@ -77,21 +78,36 @@ func Switch(ctx context.Context, env Env, rec slot.Record) error {
 	return err
 }
 
-// away unmounts the data, without the engine.
-func away(ctx context.Context, env Env) error {
+// away unmounts the data; with stop, or where it is in use, without the engine.
+func away(ctx context.Context, env Env, stop bool) error {
 	at, err := mounted(env)
 	if err != nil || !at[dataPlace] && !at[volumesPlace] {
 		return err
 	}
+	if !stop {
+		if err := unmount(ctx, env, at); err == nil {
+			return nil
+		}
+		if at, err = mounted(env); err != nil {
+			return err
+		}
+	}
 	if _, err := env.run(ctx, append([]string{"systemctl", "stop"}, dockerUnits...)...); err != nil {
 		return err
 	}
+	if err := unmount(ctx, env, at); err != nil {
+		return fmt.Errorf("the data is in use and cannot be switched: %w", err)
+	}
+	return nil
+}
+
+func unmount(ctx context.Context, env Env, at map[string]bool) error {
 	for _, place := range []string{volumesPlace, dataPlace} {
 		if !at[place] {
 			continue
 		}
 		if _, err := env.run(ctx, "umount", place); err != nil {
-			return fmt.Errorf("the data is in use and cannot be switched: %w", err)
+			return err
 		}
 	}
 	return nil

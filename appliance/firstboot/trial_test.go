@@ -175,13 +175,17 @@ func TestSwitchThereAndBack(t *testing.T) {
 		if l, err := d.label(); v != d.volumes["data-2"] || v.content != "entry" || err != nil || l.Trial != 2 {
 			t.Fatalf("%+v, %v\n%s", l, err, d)
 		}
-		if stop, umount, snap, mount := index(f, "systemctl stop"), index(f, "umount "+dataPlace), index(f, "lvcreate --devices"), index(f, "mount -t xfs"); !(stop < umount && umount < snap && snap < mount) {
+		if stop, umount, snap, mount := index(f, "systemctl stop"), index(f, "umount "+dataPlace), index(f, "lvcreate --devices"), index(f, "mount -t xfs"); !(stop < 0 && 0 < umount && umount < snap && snap < mount) {
 			t.Errorf("ran\n%s", strings.Join(f.ran, "\n"))
 		}
 		v.content = "tried"
 		f.note(func(rec *slot.Record) { rec.Trial.Failed = "it failed" })
+		f.ran = nil
 		if err := Switch(context.Background(), f.env(), f.record()); err != nil {
 			t.Fatal(err)
+		}
+		if stop, umount, mount, start := index(f, "systemctl stop"), index(f, "umount"), index(f, "mount -t xfs"), index(f, "systemctl start"); !(0 <= stop && stop < umount && umount < mount && mount < start) {
+			t.Errorf("the engine knows of the trial's volumes:\n%s", strings.Join(f.ran, "\n"))
 		}
 		if out := mustData(t, f); out.Volume != "data-1" || out.Label.Trial != 0 {
 			t.Errorf("%+v", out)
@@ -243,6 +247,9 @@ func TestSwitchCuts(t *testing.T) {
 				t.Errorf("%s: %v, want %v", c.name, got, c.left)
 			}
 			for cut := range 2 * len(full.ran) {
+				if kernel != "" && cut%3 > 0 {
+					continue // the same code, on another group
+				}
 				f, d := stackTrial(t, kernel)
 				c.prepare(f)
 				f.ran, f.cut = nil, cut

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"syscall"
 )
 
@@ -134,5 +133,3 @@ func size(n int64) string {
 	}
 	return fmt.Sprintf("%d kB", (n+999)/1000)
 }
-
-func isMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }

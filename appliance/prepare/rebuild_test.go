@@ -38,9 +38,9 @@ func TestRebuildAnything(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	stock := make([][]byte, 12)
 	for i := range stock {
-		stock[i] = noise(byte(i), 1+rnd.IntN(150_000))
+		stock[i] = noise(byte(i), 1+rnd.IntN(80_000))
 		if i%4 == 3 {
-			stock[i] = make([]byte, 1+rnd.IntN(300_000)) // zeros: many equal chunks
+			stock[i] = make([]byte, 1+rnd.IntN(150_000)) // zeros: many equal chunks
 		}
 	}
 	mix := func() (out []byte) {
@@ -54,7 +54,7 @@ func TestRebuildAnything(t *testing.T) {
 		ok(t, err)
 		return x
 	}
-	for i := range 150 {
+	for i := range 60 {
 		want, old, other := mix(), mix(), mix()
 		r := &run{depot: memory{want}}
 		r.meter = meter{parts: map[string]Part{}}

@@ -139,8 +139,8 @@ func alone(state string) (unlock func(), err error) {
 // all is the order of the work: what is small and says how much there is, room,
 // then the large parts.
 func (r *run) all(ctx context.Context) error {
-	for _, dir := range []string{filepath.Join(r.folder, blobDir), filepath.Join(r.q.State, imagesDir, blobDir)} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+	for _, dir := range []string{r.folder, ImagesDir(r.q.State)} {
+		if err := makeLayout(dir); err != nil {
 			return full(err, stateVolume)
 		}
 	}
@@ -153,7 +153,7 @@ func (r *run) all(ctx context.Context) error {
 	}
 	var slot slotFile
 	if r.q.Target != "" {
-		if slot, err = openSlot(r.q.Target); err != nil {
+		if slot, err = openSlot(r.q.Target, r.q.Running); err != nil {
 			return err
 		}
 		defer slot.Close()
@@ -183,7 +183,25 @@ func (r *run) all(ctx context.Context) error {
 		return err
 	}
 	r.meter.step("end", "the release is on the box", 0)
-	return durable.SyncDir(filepath.Dir(r.folder))
+	return nil
+}
+
+// makeLayout makes the folders of a layout, durably: a blob that is on disk
+// must not be in a folder that is not.
+func makeLayout(dir string) error {
+	blobs := filepath.Join(dir, blobDir)
+	if err := os.MkdirAll(blobs, 0o755); err != nil {
+		return err
+	}
+	for d := filepath.Dir(blobs); ; d = filepath.Dir(d) {
+		if err := durable.SyncDir(d); err != nil {
+			return err
+		}
+		if d == filepath.Dir(dir) {
+			break
+		}
+	}
+	return durable.SyncDir(filepath.Dir(filepath.Dir(dir)))
 }
 
 // describe brings the manifest and the description.

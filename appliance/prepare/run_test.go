@@ -195,6 +195,26 @@ func TestStackOnly(t *testing.T) {
 	}
 }
 
+// The running slot is never written to, by whatever name.
+func TestNotTheRunningSlot(t *testing.T) {
+	p := makePair(t)
+	b := newBox(t, &p.old)
+	link := filepath.Join(t.TempDir(), "link")
+	ok(t, os.Symlink(b.slots[0], link))
+	for _, target := range []string{b.slots[0], link} {
+		q := b.request(p.new)
+		q.Target = target
+		if _, err := Run(t.Context(), q, nil); err == nil || !strings.Contains(err.Error(), "is the running one") {
+			t.Errorf("%v", err)
+		}
+	}
+	slot, err := os.ReadFile(b.slots[0])
+	ok(t, err)
+	if !bytes.HasPrefix(slot, p.old.root) {
+		t.Error("the running slot was written to")
+	}
+}
+
 // Blobs of the factory are used where they lie, those of an engine's store are
 // copied, and wrong ones are passed by.
 func TestBlobsOnTheBox(t *testing.T) {
@@ -326,7 +346,7 @@ func TestChild(t *testing.T) {
 
 // FuzzFollow: what a child says, whole or cut off, ends in a result or an error.
 func FuzzFollow(f *testing.F) {
-	f.Add(`{"progress":{"step":"x","done":1}}`+"\n"+`{"result":{"folder":"/x","parts":{"root":{"size":1}}}}`+"\n")
+	f.Add(`{"progress":{"step":"x","done":1}}` + "\n" + `{"result":{"folder":"/x","parts":{"root":{"size":1}}}}` + "\n")
 	f.Add(`{"error":{"code":"refused","text":"x"}}`)
 	f.Add("{}\n{\n")
 	f.Fuzz(func(t *testing.T, said string) {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -32,12 +33,18 @@ type slotFile struct {
 	size int64
 }
 
-// openSlot opens a slot's device for writing, which fails while it is in use.
-func openSlot(path string) (slotFile, error) {
+// openSlot opens a slot's device for writing, which fails while it is in use,
+// and in any case for the running one.
+func openSlot(path, running string) (slotFile, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return slotFile{}, fmt.Errorf("the slot to be written: %w", err)
+	}
+	if run, err := os.Stat(running); err == nil && same(st, run) {
+		return slotFile{}, fmt.Errorf("the slot to be written, %s, is the running one", path)
+	}
 	flags := os.O_RDWR
-	if st, err := os.Stat(path); err != nil {
-		return slotFile{}, err
-	} else if st.Mode()&os.ModeDevice != 0 {
+	if st.Mode()&os.ModeDevice != 0 {
 		flags |= unix.O_EXCL
 	}
 	f, err := os.OpenFile(path, flags, 0)
@@ -50,6 +57,16 @@ func openSlot(path string) (slotFile, error) {
 		return slotFile{}, err
 	}
 	return slotFile{f, n}, nil
+}
+
+// same says whether two names are one file, or of one device.
+func same(a, b os.FileInfo) bool {
+	if os.SameFile(a, b) {
+		return true
+	}
+	x, ok := a.Sys().(*syscall.Stat_t)
+	y, ok2 := b.Sys().(*syscall.Stat_t)
+	return ok && ok2 && a.Mode()&b.Mode()&os.ModeDevice != 0 && x.Rdev == y.Rdev
 }
 
 // squashfsSize is the length of a root without its hash tree, 0 where there is

@@ -148,8 +148,8 @@ func image(t testing.TB, size int64, shared ...v1.Layer) v1.Image {
 type pair struct{ old, new made }
 
 const (
-	rootSize = 6 << 20
-	ukiSize  = 1 << 20
+	rootSize = 2 << 20
+	ukiSize  = 512 << 10
 )
 
 func newPair(t testing.TB) pair {
@@ -157,7 +157,7 @@ func newPair(t testing.TB) pair {
 	base := must[v1.Layer](t)(random.Layer(400_000, "application/vnd.oci.image.layer.v1.tar+gzip"))
 	db, web, web2 := image(t, 300_000, base), image(t, 200_000, base), image(t, 200_000, base)
 	root, uki := noise(1, rootSize), noise(2, ukiSize)
-	root2 := append(append(append(bytes.Clone(root[:2<<20]), noise(3, 100_000)...), root[2<<20:4<<20]...), root[4<<20+50_000:]...)
+	root2 := append(append(append(bytes.Clone(root[:700_000]), noise(3, 100_000)...), root[700_000:1_400_000]...), root[1_450_000:]...)
 	root2 = append(root2, make([]byte, (4096-len(root2)%4096)%4096)...)
 	uki2 := append(append(bytes.Clone(uki[:300_000]), noise(4, 5_000)...), uki[310_000:]...)
 	return pair{
@@ -168,10 +168,9 @@ func newPair(t testing.TB) pair {
 
 // box is a box's disks.
 type box struct {
-	t       testing.TB
-	state   string
-	slots   [2]string
-	running int
+	t     testing.TB
+	state string
+	slots [2]string
 }
 
 const slotSize = rootSize + 2<<20

@@ -72,6 +72,9 @@ func (m *Machine) do(ctx context.Context, s Step) error {
 // giveUp frees the kept generation. The record goes first: what it names is
 // whole, at any moment.
 func (m *Machine) giveUp(ctx context.Context, rec slot.Record, r *request) error {
+	if rec.Kept != nil && r.Ask.Keep {
+		return &Refused{CodeKeep, "the kept generation would have to be given up by now", "upgrade without --keep"}
+	}
 	if rec.Kept != nil {
 		was := rec
 		rec.Last = max(rec.Last, rec.Kept.Number)

@@ -112,7 +112,12 @@ func (m *Machine) judge(ctx context.Context, a Ask) (Checked, *request, error) {
 	giveUp := givesUp(cand, ch.Record, room)
 	out.Candidate, out.To, out.Reboot = &cand, t.String(), reboot
 	out.Plan = Lines(Plan(Course{Kind: slot.Upgrade, Reboot: reboot, From: out.From, To: out.To, Slot: other(ch.Record.Committed.Slot), GiveUp: giveUp, Window: label}))
-	if giveUp != "" {
+	switch {
+	case a.Keep && giveUp != "":
+		out.Refused = append(out.Refused, Refused{CodeKeep, fmt.Sprintf("generation %d (%s) is to be kept, and %s", ch.Record.Kept.Number, ch.Record.Kept.Release, giveUp), "upgrade without --keep"})
+	case a.Keep && ch.Record.Kept != nil:
+		out.Notes = append(out.Notes, fmt.Sprintf("generation %d (%s) stays the one that holdfast rollback goes back to; %s is not kept", ch.Record.Kept.Number, ch.Record.Kept.Release, out.From))
+	case giveUp != "":
 		out.Notes = append(out.Notes, fmt.Sprintf("generation %d (%s), which holdfast rollback goes back to now, is given up: %s", ch.Record.Kept.Number, ch.Record.Kept.Release, giveUp))
 	}
 	return out, &request{Kind: slot.Upgrade, Ask: a, Candidate: &cand, From: out.From, To: out.To, Windows: windows, Reboot: reboot}, nil

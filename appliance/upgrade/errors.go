@@ -34,9 +34,10 @@ const (
 	CodeParts       = "not-installable" // the release lacks what a running box needs
 	CodeUnhealthy   = "unhealthy"       // the stack is not healthy now
 	CodeNothingKept = "nothing-kept"    // there is no generation to go back to
+	CodeKeep        = "keep"            // what --keep keeps would have to go
 	CodeData        = "data"            // the data cannot be read by what is gone back to
 	CodeHeld        = "held"            // the box holds
-	CodeKeys        = "keys"            // the firmware does not know who signed it
+	CodeKeys        = "firmware-key"    // the firmware does not know who signed it
 	CodeWindow      = "window"          // the window can't be read
 )
 

@@ -103,6 +103,9 @@ type Ask struct {
 	// At is a maintenance window to switch in ("Sun 02:00-04:00", "window" for
 	// the settings' own), "" for at once.
 	At string `json:"at,omitempty"`
+	// Keep goes on keeping the generation that is kept now, in the place of
+	// the one that is left; it is refused where that one would be given up.
+	Keep bool `json:"keep,omitempty"`
 	// Force takes a quarantined release. It waives no other check.
 	Force         bool `json:"force,omitempty"`
 	AcceptExpired bool `json:"accept_expired,omitempty"`

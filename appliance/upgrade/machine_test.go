@@ -156,15 +156,15 @@ func TestSource(t *testing.T) {
 			if _, err := m.Upgrade(ctx, upgrade.Ask{Version: "1.0.1"}); err != nil {
 				return err
 			}
-			w.Unreachable = true
-			time.AfterFunc(time.Hour, func() { w.Unreachable = false })
+			w.Do(func() { w.Unreachable = true })
+			time.AfterFunc(time.Hour, func() { w.Do(func() { w.Unreachable = false }) })
 			return nil
 		})
 		rests(t, w, "1.0.1", upgrade.Committed)
 	})
 	in(t, "away for good", func(t *testing.T, w *upgradetest.World) {
 		play(t, w, func(ctx context.Context, m *upgrade.Machine) error {
-			w.Unreachable = true
+			w.Do(func() { w.Unreachable = true })
 			_, err := m.Upgrade(ctx, upgrade.Ask{Version: "1.0.1"})
 			var far *upgrade.Unreachable
 			if !errors.As(err, &far) {
@@ -203,7 +203,7 @@ func TestWaits(t *testing.T) {
 		}
 		w.Set.Zone = time.UTC
 		for w.Committed() == "demo 1.0.0" {
-			time.Sleep(time.Hour)
+			upgradetest.Pass(time.Hour)
 			play(t, w, nil)
 			at = time.Now()
 		}
@@ -222,7 +222,7 @@ func TestWaits(t *testing.T) {
 		}
 		// A reboot later it is there still, and nothing is fetched again.
 		play(t, w, func(ctx context.Context, m *upgrade.Machine) error {
-			w.Fail["Prepare"] = 1
+			w.Do(func() { w.Fail["Prepare"] = 1 })
 			if s := m.Status(); s.State != "ready" && s.Target != "demo 1.1.0" {
 				t.Errorf("the status is %+v", s)
 			}
@@ -268,73 +268,6 @@ func TestWaits(t *testing.T) {
 			return err
 		})
 		rests(t, w, "1.0.0", upgrade.Committed)
-	})
-}
-
-// What fails before the trial runs costs nothing but the upgrade.
-func TestCannotBegin(t *testing.T) {
-	for _, c := range []struct{ call, version string }{
-		{"Prepare", "1.1.0"}, {"PlaceTrial", "1.1.0"}, {"Reboot", "1.1.0"}, {"StopStack", "1.0.1"}, {"SwitchData", "1.0.1"}, {"CloseIngress", "1.0.1"}, {"StartStack", "1.0.1"},
-	} {
-		in(t, c.call, func(t *testing.T, w *upgradetest.World) {
-			play(t, w, func(ctx context.Context, m *upgrade.Machine) error {
-				w.Fail[c.call] = 1
-				_, err := m.Upgrade(ctx, upgrade.Ask{Version: c.version})
-				return err
-			})
-			if c.call == "Reboot" { // it is pressed
-				rests(t, w, "1.1.0", upgrade.Committed)
-				return
-			}
-			rests(t, w, "1.0.0", upgrade.Cancelled)
-			if row := w.Last(); !strings.Contains(row.Why, c.call+" fails") || len(w.Record().Quarantined) != 0 {
-				t.Errorf("the row is %+v", row)
-			}
-		})
-	}
-}
-
-// What fails after the commit is tried again, and says so meanwhile.
-func TestUnsettled(t *testing.T) {
-	for _, call := range []string{"Bless", "SettleData", "Free", "UpdateLoader", "OpenIngress"} {
-		in(t, call, func(t *testing.T, w *upgradetest.World) {
-			w.Fail[call] = 0
-			play(t, w, func(ctx context.Context, m *upgrade.Machine) error {
-				w.RebootWhen = func(u status.Upgrade) bool {
-					if u.Trial {
-						w.Fail[call] = 2
-					}
-					return false
-				}
-				_, err := m.Upgrade(ctx, upgrade.Ask{Version: "1.1.0"})
-				return err
-			})
-			rests(t, w, "1.1.0", upgrade.Committed)
-			if w.Fail[call] != 0 {
-				t.Errorf("%s was not tried often enough", call)
-			}
-		})
-	}
-}
-
-// Somebody else drops the kept generation between a read and a write of the
-// record: nothing is lost, and the write is made anew.
-func TestChangedMeanwhile(t *testing.T) {
-	in(t, "it", func(t *testing.T, w *upgradetest.World) {
-		play(t, w, upgradeTo("1.0.1"))
-		dropped := false
-		w.BeforeSave = func(rec *slot.Record) bool {
-			if dropped || rec.Kept == nil || rec.Trial != nil {
-				return false
-			}
-			rec.Kept, dropped = nil, true
-			return true
-		}
-		play(t, w, upgradeTo("1.1.0"))
-		if !dropped {
-			t.Error("it was not dropped")
-		}
-		rests(t, w, "1.1.0", upgrade.Committed)
 	})
 }
 
@@ -393,5 +326,35 @@ func TestAuto(t *testing.T) {
 		if h := w.Last().Quiesced.Hour(); h != 2 && h != 3 {
 			t.Errorf("it was switched at %s", w.Last().Quiesced)
 		}
+	})
+}
+
+func TestKeep(t *testing.T) {
+	keep := func(version string, want string) ask {
+		return func(ctx context.Context, m *upgrade.Machine) error {
+			_, err := m.Upgrade(ctx, upgrade.Ask{Version: version, Keep: true})
+			var no *upgrade.Refused
+			if errors.As(err, &no) && no.Code == want {
+				return nil
+			}
+			return err
+		}
+	}
+	in(t, "it", func(t *testing.T, w *upgradetest.World) {
+		play(t, w, upgradeTo("1.0.1"))
+		// The system of both is in slot A, so that B is free.
+		play(t, w, keep("1.1.0", ""))
+		rests(t, w, "1.1.0", upgrade.Committed)
+		if k := w.Record().Kept; k == nil || k.Release != "demo 1.0.0" {
+			t.Errorf("kept is %+v", k)
+		}
+		// Now A is needed.
+		play(t, w, keep("1.2.0", upgrade.CodeKeep))
+		if got := w.Committed(); got != "demo 1.1.0" {
+			t.Errorf("%s is committed", got)
+		}
+		w.Back = 1
+		play(t, w, rollback(false))
+		rests(t, w, "1.0.0", upgrade.Committed)
 	})
 }

@@ -87,7 +87,9 @@ func (m *Machine) act(ctx context.Context, d Decision, v View) (Start, error) {
 	t := rec.Trial
 	switch d.Act {
 	case ActRun:
-		m.settleRequest(rec)
+		if err := m.settleRequest(rec); err != nil {
+			m.say("upgrade: %v", err) // settleAll does it again
+		}
 		// What the next boot needs, and what users wait for; the rest is Run's.
 		err := errors.Join(m.settleESP(ctx, rec), box.OpenIngress(ctx))
 		m.unsettle(err)
@@ -99,6 +101,7 @@ func (m *Machine) act(ctx context.Context, d Decision, v View) (Start, error) {
 				m.say("upgrade: %v", err)
 			}
 		}
+		m.show("trial", "starting the services of "+t.Release)
 		// Closed at boot, or when it was switched; once more costs nothing.
 		return Start{Generation: t.Generation, Trial: true}, box.CloseIngress(ctx)
 	case ActReboot:
@@ -121,13 +124,7 @@ func (m *Machine) act(ctx context.Context, d Decision, v View) (Start, error) {
 	case ActBack:
 		return m.goBack(ctx, d, v)
 	case ActOver:
-		err := m.over(ctx, rec, d)
-		if err != nil {
-			m.unsettle(err)
-			m.setDue(false, true)
-			return Start{Generation: rec.Committed}, nil
-		}
-		return Start{Generation: rec.Committed}, box.OpenIngress(ctx)
+		return m.serve(ctx, rec, m.over(ctx, rec, d))
 	case ActAgain:
 		// The record first: a daemon that is started anew in this boot goes on.
 		next, was := *t, rec
@@ -197,8 +194,19 @@ func (m *Machine) goBack(ctx context.Context, d Decision, v View) (Start, error)
 	if t.Kind == slot.Drill && t.Failed == drillPassed {
 		end = Decision{Act: ActOver, Result: Passed}
 	}
-	if err := m.over(ctx, rec, end); err != nil {
-		return Start{}, err
+	return m.serve(ctx, rec, m.over(ctx, rec, end))
+}
+
+// serve lets the committed generation serve, also where what is left of a trial
+// could not be cleared away: that is tried again.
+func (m *Machine) serve(ctx context.Context, rec slot.Record, err error) (Start, error) {
+	if ctx.Err() != nil || errors.Is(err, ErrChanged) {
+		return Start{}, errors.Join(err, ctx.Err())
 	}
-	return Start{Generation: rec.Committed}, box.OpenIngress(ctx)
+	if err = errors.Join(err, m.c.Box.OpenIngress(ctx)); err != nil {
+		m.say("upgrade: %v", err)
+		m.unsettle(err)
+		m.setDue(false, true)
+	}
+	return Start{Generation: rec.Committed}, nil
 }

@@ -33,7 +33,7 @@ func (m *Machine) settleAll(ctx context.Context, rec slot.Record) error {
 		name("the data's label", box.SettleData(ctx, rec)),
 		name("ingress", box.OpenIngress(ctx)),
 	)
-	m.settleRequest(rec)
+	err = errors.Join(err, name("the history", m.settleRequest(rec)))
 	if r := m.request(); r != nil && r.digest() != "" {
 		also = append(also, r.digest())
 	}
@@ -86,10 +86,10 @@ func (m *Machine) settleESP(ctx context.Context, rec slot.Record) error {
 
 // settleRequest brings the request to what the record says became of it, while
 // no trial is armed.
-func (m *Machine) settleRequest(rec slot.Record) {
+func (m *Machine) settleRequest(rec slot.Record) error {
 	r := m.request()
 	if r == nil || r.Number == 0 {
-		return
+		return nil
 	}
 	row, there := m.rowOf(r.Number)
 	var err error
@@ -100,7 +100,7 @@ func (m *Machine) settleRequest(rec slot.Record) {
 			row.Result, row.Runs, row.End = Committed, r.Number, m.c.Now().UTC()
 			row.Boots = withBoot(row.Boots, m.c.Box.BootID())
 			if !r.Quiesced.IsZero() {
-				row.Down = row.End.Sub(r.Quiesced).Milliseconds()
+				row.Down = max(row.End.Sub(r.Quiesced).Milliseconds(), 0)
 			}
 		}
 		err = m.finish(row)
@@ -112,9 +112,7 @@ func (m *Machine) settleRequest(rec slot.Record) {
 		r.Tries++
 		err = m.keepRequest(r)
 	}
-	if err != nil {
-		m.say("upgrade: %v", err)
-	}
+	return err
 }
 
 // finish writes a row and forgets the request. The row goes first: a cut
@@ -144,7 +142,16 @@ func (m *Machine) over(ctx context.Context, rec slot.Record, d Decision) error {
 	row, there := m.rowOf(t.Number)
 	if !there {
 		row = m.overRow(ctx, rec, d, r)
-		if err := m.addRow(row); err != nil {
+		err := m.addRow(row)
+		if err != nil {
+			// It may be the trial itself that has filled the disk.
+			without := rec
+			without.Trial = nil
+			if ferr := m.c.Box.Free(ctx, without, nil); ferr == nil {
+				err = m.addRow(row)
+			}
+		}
+		if err != nil {
 			return fmt.Errorf("the history: %w", err)
 		}
 	}
@@ -190,8 +197,10 @@ func (m *Machine) over(ctx context.Context, rec slot.Record, d Decision) error {
 	}
 	m.say("upgrade: %s", explain(row).Sentence)
 	m.restored = t.Number
-	m.settleRequest(rec)
 	m.setDue(true, false)
+	if err := m.settleRequest(rec); err != nil {
+		m.say("upgrade: %v", err) // settleAll does it again
+	}
 	return nil
 }
 
@@ -239,7 +248,7 @@ func rowOf(r *request) status.UpgradeResult {
 	row := status.UpgradeResult{Generation: r.Number, Kind: r.Kind, From: r.From, To: r.To, Digest: r.digest(), Start: r.Start, Armed: r.Armed,
 		Quiesced: r.Quiesced, Fetched: r.Fetched, Reused: r.Reused, Reboot: r.Reboot, Boots: slices.Clone(r.Boots)}
 	if !r.Healthy.IsZero() && !r.Quiesced.IsZero() {
-		row.Took = r.Healthy.Sub(r.Quiesced).Milliseconds()
+		row.Took = max(r.Healthy.Sub(r.Quiesced).Milliseconds(), 0) // the clock may have been set meanwhile
 	}
 	return row
 }
@@ -259,7 +268,7 @@ func (m *Machine) measureBack() {
 	if !ok || row.Quiesced.IsZero() || row.Down != 0 {
 		return
 	}
-	row.Down = m.c.Now().Sub(row.Quiesced).Milliseconds()
+	row.Down = max(m.c.Now().Sub(row.Quiesced).Milliseconds(), 0)
 	if err := m.addRow(row); err != nil {
 		m.say("upgrade: the history: %v", err)
 	}

@@ -127,8 +127,12 @@ func (m *Machine) committing() (slot.Record, error) {
 	}
 	was, old, t := rec, rec.Committed, *rec.Trial
 	rec.Last = max(rec.Last, rec.Next()-1)
+	kept := rec.Kept
 	rec.Committed, rec.Kept, rec.Trial = t.Generation, &old, nil
 	if r := m.request(); r != nil && r.Number == t.Number && r.Candidate != nil {
+		if r.Ask.Keep && kept != nil {
+			rec.Kept = kept
+		}
 		rec.Epoch = max(rec.Epoch, r.Candidate.Epoch, r.Candidate.Description.Epoch)
 	}
 	if d, err := m.c.Box.Running(); err == nil && t.Kind == slot.Upgrade {
@@ -180,19 +184,27 @@ func (m *Machine) undo(ctx context.Context, result, why string, list []status.Ev
 		m.begunReboot(ctx, "the trial is over: "+t.Failed)
 		return nil
 	}
-	if err := m.leave(ctx, rec); err != nil {
-		return err
+	// Before the old services were stopped they run still, on their data.
+	r := m.request()
+	stopped := r == nil || r.Number != t.Number || !r.Quiesced.IsZero() || t.Starts > 0
+	if stopped {
+		if err := m.leave(ctx, rec); err != nil {
+			return err
+		}
 	}
 	d := over(t, t.Failed)
 	d.Result = result
-	if err := m.over(ctx, rec, d); err != nil {
-		return err
+	err = m.over(ctx, rec, d)
+	if err != nil {
+		// It is tried again. The committed generation serves in any case: its
+		// data are mounted, and the record says that the trial has failed.
+		m.setDue(false, true)
 	}
-	// The services before ingress: the first one who gets in finds them coming.
-	if err := m.c.Box.StartStack(ctx, rec.Committed, false); err != nil {
-		return err
+	if stopped {
+		// Before ingress: the first one who gets in finds them coming.
+		err = errors.Join(err, m.c.Box.StartStack(ctx, rec.Committed, false))
 	}
-	return m.c.Box.OpenIngress(ctx)
+	return errors.Join(err, m.c.Box.OpenIngress(ctx))
 }
 
 // failing writes into the record that the trial is over.

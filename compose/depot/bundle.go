@@ -16,7 +16,7 @@ import (
 
 // Bounds of a bundle: more members than any release has, and what one small
 // member may be padded to with headers.
-const maxMembers = 100_000
+const maxMembers = 20_000
 
 // bundle is one tar of a layout. Its headers are read once; what it holds is
 // then read where it lies.

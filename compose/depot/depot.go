@@ -10,7 +10,8 @@
 //	oci-layout  index.json  blobs/sha256/<hex>
 //	tuf/timestamp.json  tuf/<N>.root.json  tuf/<N>.snapshot.json  tuf/<N>.targets.json
 //
-// A bundle is one tar of that folder. In a registry the blobs are blobs of one
+// A bundle is one tar of that folder, with tuf/targets.json in place of
+// timestamp, snapshot and numbered targets. In a registry the blobs are blobs of one
 // repository, each release is tagged with its version, and the metadata are the
 // layers of the manifest tagged "tuf", each with its file name as
 // org.opencontainers.image.title.

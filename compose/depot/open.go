@@ -189,8 +189,16 @@ func readAll(r io.Reader, name string, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// errLong is a file that is larger than its reader takes.
-var errLong = errors.New("has more than is taken")
+// errLong is a file that is larger than its reader takes. compose/trust tells
+// it by its method: no server that is merely away says it.
+var errLong error = longError{}
+
+type longError struct{}
+
+func (longError) Error() string { return "has more than is taken" }
+
+// TooLarge marks the error for who does not know this package.
+func (longError) TooLarge() {}
 
 // missing is the error for what a place does not have; errors.Is finds
 // fs.ErrNotExist.

@@ -121,7 +121,7 @@ func (r *ranged) read(ctx context.Context, name string, limit int64, get func(co
 	}
 	defer b.Close()
 	if b.size > limit {
-		return nil, fmt.Errorf("%s: %s has %d bytes, at most %d are taken", r.name, name, b.size, limit)
+		return nil, fmt.Errorf("%s: %s %w: %d bytes of at most %d", r.name, name, errLong, b.size, limit)
 	}
 	data, err := readAll(b, name, limit)
 	if err != nil {

@@ -101,8 +101,11 @@ func (r *registry) Metadata(ctx context.Context, name string, limit int64) ([]by
 	if !ok {
 		return nil, missing(r.name, "metadata "+name)
 	}
-	if layer.Size < 1 || layer.Size > limit {
-		return nil, fmt.Errorf("%s: %s has %d bytes, at most %d are taken", r.name, name, layer.Size, limit)
+	if layer.Size > limit {
+		return nil, fmt.Errorf("%s: %s %w: %d bytes of at most %d", r.name, name, errLong, layer.Size, limit)
+	}
+	if layer.Size < 1 {
+		return nil, fmt.Errorf("%s: %s has %d bytes", r.name, name, layer.Size)
 	}
 	digest := layer.Digest.String()
 	b, err := r.Blob(ctx, digest, 0, layer.Size)

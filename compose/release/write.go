@@ -36,10 +36,16 @@ const minKey = 2048
 // PKCS#1 v1.5 signatures are. Files are written plainly; making the folder
 // durable, and giving it its name only when it is complete, is the caller's.
 func Write(ctx context.Context, dir string, d Description, stackTar []byte, images map[string]v1.Image, signer crypto.Signer) error {
+	return WriteKept(ctx, dir, d, stackTar, images, "", signer)
+}
+
+// WriteKept is Write with the layers of the images kept in the folder keep, as
+// PartFiles.Keep says.
+func WriteKept(ctx context.Context, dir string, d Description, stackTar []byte, images map[string]v1.Image, keep string, signer crypto.Signer) error {
 	if d.Parts != nil {
 		return fmt.Errorf("release: parts are described and not given")
 	}
-	_, err := write(ctx, dir, d, stackTar, images, nil, signer)
+	_, err := write(ctx, dir, d, stackTar, images, nil, keep, signer)
 	return err
 }
 
@@ -47,10 +53,10 @@ func Write(ctx context.Context, dir string, d Description, stackTar []byte, imag
 // operating system, whose files are parts. d.Parts is filled in too, d.Verity
 // must be set. It returns the digest of the release manifest, "sha256:<hex>".
 func WriteFull(ctx context.Context, dir string, d Description, stackTar []byte, images map[string]v1.Image, parts PartFiles, signer crypto.Signer) (digest string, err error) {
-	return write(ctx, dir, d, stackTar, images, &parts, signer)
+	return write(ctx, dir, d, stackTar, images, &parts, parts.Keep, signer)
 }
 
-func write(ctx context.Context, dir string, d Description, stackTar []byte, images map[string]v1.Image, parts *PartFiles, signer crypto.Signer) (digest string, err error) {
+func write(ctx context.Context, dir string, d Description, stackTar []byte, images map[string]v1.Image, parts *PartFiles, keep string, signer crypto.Signer) (digest string, err error) {
 	key, ok := signer.Public().(*rsa.PublicKey)
 	if !ok || key.N.BitLen() < minKey {
 		return "", fmt.Errorf("release: the signing key must be an RSA key of at least %d bits", minKey)
@@ -70,12 +76,11 @@ func write(ctx context.Context, dir string, d Description, stackTar []byte, imag
 	if len(entries) != 1 {
 		return "", fmt.Errorf("release: %s is not empty", dir)
 	}
-	w := &writer{dir: dir, done: map[string]bool{}}
+	w := &writer{dir: dir, keep: keep, done: map[string]bool{}}
 	if parts != nil {
 		if d.Parts, err = w.parts(ctx, *parts, d.Parts); err != nil {
 			return "", err
 		}
-		w.keep = parts.Keep
 	}
 
 	made := make([]Image, 0, len(images))

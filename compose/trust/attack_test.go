@@ -135,7 +135,7 @@ func flips() int {
 	if os.Getenv("HOLDFAST_SOAK") != "" {
 		return 1
 	}
-	return 13
+	return 37
 }
 
 // Any flipped bit of any file is refused, and nothing of it stored.

@@ -3,6 +3,7 @@
 package trust
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"testing"
@@ -62,6 +63,32 @@ func FuzzMetadata(f *testing.F) {
 			if err != nil || m.VerifyDelegate(RoleRoot, m) != nil {
 				t.Fatal("a root that did not sign itself is taken")
 			}
+		}
+	})
+}
+
+// FuzzTarget: what is read of a target is what would be written of it.
+func FuzzTarget(f *testing.F) {
+	for _, t := range []Target{target("1.0.0", 1), {Name: "demo", Version: "2.0.0", Digest: digest(2), Size: 1, Channels: []string{"a", "b"}, MinFrom: "1.0.0", Epoch: 7, Requirements: []byte(`{"memory":1}`)}} {
+		m, err := t.encode()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(t.Path(), t.Size, []byte(m.Hashes["sha256"]), []byte(*m.Custom))
+	}
+	f.Fuzz(func(t *testing.T, path string, size int64, hash, text []byte) {
+		raw := json.RawMessage(text)
+		got, known, err := decode(path, &tuf.TargetFiles{Length: size, Hashes: tuf.Hashes{"sha256": hash}, Custom: &raw})
+		if err != nil || !known {
+			return
+		}
+		m, err := got.encode()
+		if err != nil {
+			t.Fatalf("%+v is read and cannot be written: %v", got, err)
+		}
+		again, _, err := decode(path, m)
+		if err != nil || again.Path() != path || again.Digest != got.Digest || again.Rollout != got.Rollout {
+			t.Fatalf("%+v became %+v, %v", got, again, err)
 		}
 	})
 }

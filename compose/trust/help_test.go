@@ -44,12 +44,16 @@ func (p place) without(name string) place {
 // vendor makes a repository with keys in files.
 func vendor(t *testing.T) *Repository {
 	t.Helper()
-	r := &Repository{Now: start}
+	r := &Repository{Now: start, Write: plain}
 	if err := Init(t.Context(), filepath.Join(t.TempDir(), "keys"), DefaultKeys(), r); err != nil {
 		t.Fatal(err)
 	}
 	return r
 }
+
+// plain writes without waiting for the disk; TestCrashAtEveryWrite has the
+// real one.
+func plain(path string, data []byte) error { return os.WriteFile(path, data, 0o644) }
 
 // digest is a made-up one.
 func digest(n int) string { return fmt.Sprintf("sha256:%064x", n) }
@@ -119,6 +123,7 @@ func box(t *testing.T, r *Repository) *Store {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.Write = plain
 	return s
 }
 

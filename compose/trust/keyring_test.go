@@ -3,6 +3,7 @@
 package trust
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -40,7 +41,7 @@ func signer(how string) int {
 	payload := make([]byte, 1<<20)
 	n, _ := os.Stdin.Read(payload)
 	ring := &Keyring{Dir: how}
-	sig, ok, err := ring.sign(nil, os.Getenv("HOLDFAST_ROLE"), os.Getenv("HOLDFAST_KEY_ID"), nil, payload[:n])
+	sig, ok, err := ring.sign(context.Background(), os.Getenv("HOLDFAST_ROLE"), os.Getenv("HOLDFAST_KEY_ID"), nil, payload[:n])
 	if err != nil || !ok {
 		return 3
 	}

@@ -126,7 +126,7 @@ func completeRoot(s *tuf.RootType) error {
 		return fmt.Errorf("it has %d keys and %d roles", len(s.Keys), len(s.Roles))
 	}
 	for id, k := range s.Keys {
-		if b, err := hex.DecodeString(k.Value.PublicKey); err != nil || len(b) != ed25519.PublicKeySize || k.Type != "ed25519" {
+		if b, err := hex.DecodeString(k.Value.PublicKey); err != nil || len(b) != ed25519.PublicKeySize || k.Type != "ed25519" || k.Scheme != "ed25519" {
 			return fmt.Errorf("the key %s is not of ed25519", short(id))
 		}
 		if own, err := k.ID(); err != nil || own != id {

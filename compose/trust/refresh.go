@@ -76,12 +76,22 @@ func (st *state) newRoots(ctx context.Context, from Source) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("trust: read %s: %w", name, err)
+			return unread(name, MaxRoot, err)
 		}
 		if err := st.addRoot(name, data); err != nil {
 			return err
 		}
 	}
+}
+
+// unread is an error of the source. One that says TooLarge gave more bytes than
+// it was asked for, which is a refusal and not a failure.
+func unread(name string, limit int64, err error) error {
+	var large interface{ TooLarge() }
+	if errors.As(err, &large) {
+		return tooLarge(name, limit)
+	}
+	return fmt.Errorf("trust: read %s: %w", name, err)
 }
 
 // fetch gets one file that must be there.
@@ -91,7 +101,7 @@ func (r *refresh) fetch(ctx context.Context, name string, limit int64) ([]byte, 
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, refuse(ErrMissing, name, fmt.Sprintf("the source has no tuf/%s: it holds no releases, or is an incomplete copy; check its address, or copy it again", name))
 	case err != nil:
-		return nil, fmt.Errorf("trust: read %s: %w", name, err)
+		return nil, unread(name, limit, err)
 	case int64(len(data)) > limit:
 		return nil, tooLarge(name, limit)
 	}
@@ -153,7 +163,7 @@ func (r *refresh) newSnapshot(ctx context.Context, want *tuf.MetaFiles) error {
 			return nil
 		}
 	}
-	data, err := r.fetch(ctx, name, min(want.Length, MaxMetadata))
+	data, err := r.fetch(ctx, name, MaxMetadata)
 	if err != nil {
 		return err
 	}
@@ -179,7 +189,7 @@ func (r *refresh) newTargets(ctx context.Context, want *tuf.MetaFiles) error {
 	data := r.state.targets
 	if data == nil || want.VerifyLengthHashes(data) != nil {
 		var err error
-		if data, err = r.fetch(ctx, name, min(want.Length, MaxMetadata)); err != nil {
+		if data, err = r.fetch(ctx, name, MaxMetadata); err != nil {
 			return err
 		}
 	}
@@ -237,6 +247,12 @@ func twice(file string, version int64) error {
 	return refuse(ErrMixed, file, fmt.Sprintf("%s is version %d with other content than this box has seen under that version: ask the vendor, whose keys signed both", file, version))
 }
 
+// aged is a file of metadata, and until when it holds.
+type aged struct {
+	name    string
+	expires time.Time
+}
+
 // judge looks at the age of what the refresh goes by.
 func (r *refresh) judge() error {
 	if r.stamp != nil {
@@ -249,23 +265,12 @@ func (r *refresh) judge() error {
 			now = t
 		}
 	}
-	files := []struct {
-		name    string
-		expires time.Time
-	}{{rootName(r.root().Signed.Version), r.root().Signed.Expires}}
+	files := []aged{{rootName(r.root().Signed.Version), r.root().Signed.Expires}}
 	if r.stamp != nil {
-		files = append(files, struct {
-			name    string
-			expires time.Time
-		}{"timestamp.json", r.stamp.Signed.Expires}, struct {
-			name    string
-			expires time.Time
-		}{strconv.FormatInt(r.snap.Signed.Version, 10) + ".snapshot.json", r.snap.Signed.Expires})
+		files = append(files, aged{"timestamp.json", r.stamp.Signed.Expires},
+			aged{strconv.FormatInt(r.snap.Signed.Version, 10) + ".snapshot.json", r.snap.Signed.Expires})
 	}
-	files = append(files, struct {
-		name    string
-		expires time.Time
-	}{r.targetsName, r.targets.Signed.Expires})
+	files = append(files, aged{r.targetsName, r.targets.Signed.Expires})
 	if r.o.Expires != nil {
 		first := files[0].expires
 		for _, f := range files {

@@ -220,16 +220,18 @@ type File struct {
 }
 
 // Files are what is published, in the order in which it must be written: a
-// reader that comes in between sees the old state or the new one.
+// reader that comes in between sees the old state or the new one. Only where a
+// new root replaces the timestamp's key, and a reader comes just between the
+// last two files, is it refused, and finds all well when it looks again.
 func (r *Repository) Files() ([]File, error) {
 	if err := r.whole(); err != nil {
 		return nil, err
 	}
-	files := r.rootFiles()
-	for _, name := range []string{versioned(RoleTargets, r.targets.Signed.Version), versioned(RoleSnapshot, r.snapshot.Signed.Version), "timestamp.json"} {
+	var files []File
+	for _, name := range []string{versioned(RoleTargets, r.targets.Signed.Version), versioned(RoleSnapshot, r.snapshot.Signed.Version)} {
 		files = append(files, File{name, r.data[name]})
 	}
-	return files, nil
+	return append(append(files, r.rootFiles()...), File{"timestamp.json", r.data["timestamp.json"]}), nil
 }
 
 // BundleFiles are the metadata of a bundle.

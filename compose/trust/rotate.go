@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -79,19 +80,14 @@ func Init(ctx context.Context, dir string, keys map[string]RoleKeys, r *Reposito
 		return err
 	}
 	// Keys that are kept elsewhere sign later.
-	if err := r.Settle(ctx); err != nil && !isKind(err, ErrNoKey) {
+	if err := r.Settle(ctx); err != nil && !errors.Is(err, ErrNoKey) {
 		return err
 	}
 	if err := os.Rename(tmp, dir); err != nil {
 		return err
 	}
 	r.dir, r.Keys.Dir = dir, filepath.Join(dir, PrivateDir)
-	return nil
-}
-
-func isKind(err error, kind error) bool {
-	e, ok := err.(*Error)
-	return ok && e.Kind == kind
+	return syncDir(filepath.Dir(filepath.Clean(dir)))
 }
 
 // give adds keys to a role of a root.
@@ -140,7 +136,7 @@ func (r *Repository) writePrivate(role string, public ed25519.PublicKey, text []
 		return err
 	}
 	r.Keys.loaded = false
-	return f.Sync()
+	return errors.Join(f.Sync(), syncDir(dir), syncDir(r.dir))
 }
 
 // Rotation is one change of who signs.

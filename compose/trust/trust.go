@@ -35,8 +35,8 @@ const BundleTargets = "targets.json"
 
 // Source gives metadata by name: "3.root.json", "timestamp.json",
 // "7.snapshot.json", "7.targets.json", and of a bundle "targets.json". It
-// gives at most limit bytes and fs.ErrNotExist where there is none. A depot is
-// one.
+// gives at most limit bytes, an error with a method TooLarge() where there are
+// more, and fs.ErrNotExist where there is none. A depot is one.
 type Source interface {
 	Metadata(ctx context.Context, name string, limit int64) ([]byte, error)
 }

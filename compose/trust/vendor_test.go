@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/holdfast/holdfast/compose/trust/tuf"
 )
 
 func TestVersionHasOneContent(t *testing.T) {
@@ -148,4 +150,65 @@ func TestSealedRootMustBeRight(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// A reader that comes between two writes finds all that it is told of.
+func TestOrderOfFiles(t *testing.T) {
+	r := vendor(t)
+	rotate(t, r, Rotation{})
+	offer(t, r, target("1.0.0", 1))
+	files, err := r.Files()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, f := range files {
+		names = append(names, f.Name)
+	}
+	if got := strings.Join(names, " "); got != "2.targets.json 2.snapshot.json 1.root.json 2.root.json timestamp.json" {
+		t.Error(got)
+	}
+	// At each point a box sees the old list, whole, or the new one.
+	s, at := box(t, r), place{}
+	old := vendorBefore(t, r)
+	for name, data := range old {
+		at[name] = data
+	}
+	for _, f := range files {
+		want := ""
+		if f.Name == "timestamp.json" {
+			want = "demo-1.0.0"
+		}
+		at[f.Name] = f.Data
+		fresh := &Store{dir: filepath.Join(t.TempDir(), "trust"), sealed: s.sealed, Write: plain}
+		good(t, fresh, at, Options{}, want)
+	}
+}
+
+// vendorBefore is the repository's first state, as it was published.
+func vendorBefore(t *testing.T, r *Repository) place {
+	t.Helper()
+	p := place{}
+	for _, name := range []string{"1.root.json", "1.targets.json", "1.snapshot.json"} {
+		data, err := os.ReadFile(filepath.Join(r.dir, MetadataDir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p[name] = data
+	}
+	// Its timestamp was written over: the same content, signed again.
+	again := copyOf(t, r)
+	again.Now = start
+	m := *again.timestamp
+	m.Signatures, m.Signed.Version = nil, 1
+	m.Signed.Meta = map[string]*tuf.MetaFiles{"snapshot.json": metaFile(1, p["1.snapshot.json"])}
+	if err := signWith(t.Context(), again, again.root(), RoleTimestamp, &m); err != nil {
+		t.Fatal(err)
+	}
+	data, err := m.ToBytes(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p["timestamp.json"] = data
+	return p
 }

@@ -59,6 +59,17 @@ func overview() Dashboard {
 				{Title: "Disk traffic", Description: "The five busiest services, read and written.", Kind: Series, W: 8, H: 8, Unit: "Bps",
 					Queries: []Query{{Expr: `topk(5, rate(holdfast_service_io_read_bytes_total{` + box + `}[5m]) + rate(holdfast_service_io_written_bytes_total{` + box + `}[5m]))`, Legend: "{{service}}"}}},
 			}},
+			{Title: "Releases", Panels: []Panel{
+				{Title: "Upgrade", Description: "What is under way between two releases; in a trial services are closed to the outside.", Kind: Timeline, W: 8, H: 5, Unit: "short",
+					Queries: []Query{{Expr: upgradeState(), Legend: "upgrade"}}, Values: upgradeValues},
+				{Title: "Last upgrade, rollback or drill", Description: "`holdfast why` on the box explains one that did not go well.", Kind: Table, W: 8, H: 5,
+					Queries: []Query{{Expr: `holdfast_upgrade_last_result{` + box + `} == 1`}},
+					Columns: []Column{{"kind", "What", ""}, {"result", "Result", ""}}},
+				{Title: "Time since the source answered", Description: "How long the box has heard of no release.", Kind: Stat, W: 4, H: 5, Unit: "s",
+					Queries: []Query{{Expr: `holdfast_clock_seconds{` + box + `} - on (instance, job) holdfast_upgrade_last_check_time_seconds{` + box + `}`}}, Limits: []Limit{{86400, yellow}, {3 * 86400, red}}},
+				{Title: "Away for the last one", Description: "How long the services did not answer.", Kind: Stat, W: 4, H: 5, Unit: "s",
+					Queries: []Query{{Expr: `holdfast_upgrade_last_down_seconds{` + box + `}`}}},
+			}},
 			{Title: "Supervisor", Panels: []Panel{
 				{Title: "Engine and pressure", Description: "Whether Docker answers within its deadline, and how much the box is under pressure.", Kind: Timeline, W: 8, H: 4, Unit: "short",
 					Queries: []Query{{Expr: `holdfast_engine_up{` + box + `}`, Legend: "engine"}, {Expr: `sum by (instance) (holdfast_pressure_level{` + box + `}) * 0 + 1 + max by (instance) (holdfast_pressure_level{` + box + `})`, Legend: "pressure"}},

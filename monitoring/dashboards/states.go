@@ -30,6 +30,12 @@ var serviceValues = []Value{
 	{12, "unhealthy", "#e0533d"}, {13, "starting", "#8ab8ff"},
 }
 
+// upgradeValues do it for what is under way between two releases.
+var upgradeValues = []Value{
+	{1, "idle", gray}, {2, "checking", gray}, {3, "fetching", blue}, {4, "ready", "#8ab8ff"}, {5, "switching", orange}, {6, "trial", yellow},
+	{7, "committing", green}, {8, "rolling-back", red}, {9, "held", purple},
+}
+
 // numbered is an expression whose value is the number of the state.
 func numbered(by, metric, matchers string, values []Value) string {
 	var terms []string
@@ -41,6 +47,10 @@ func numbered(by, metric, matchers string, values []Value) string {
 
 func stackState() string {
 	return numbered("instance", "holdfast_stack_state", box, stackValues)
+}
+
+func upgradeState() string {
+	return numbered("instance", "holdfast_upgrade_state", box, upgradeValues)
 }
 
 func serviceState() string {

@@ -5,6 +5,5 @@
 // as on a box and a folder standing for one. It holds that whatever is not the
 // vendor's bytes is refused with one sentence that says which, and that a
 // refusal changes nothing: what was on the box is as it was, what is new is
-// under an unverified name or is verified by its own digest, and there is no
-// release that could be opened.
+// under an unverified name or is verified by its own digest.
 package attack

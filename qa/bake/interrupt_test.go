@@ -33,6 +33,7 @@ var stepSigns = []struct{ step, sign string }{
 	{"uki", "$C/uki/.making-*"},
 	{"factory", "$C/factory/.making-*"},
 	{"sbom", "$O/sbom.cdx.json"},
+	{"release", "$O/" + builder.ReleaseName},
 	{"disk", "$O/disk.raw"},
 	{"finish", "$O/" + builder.LockName},
 }

@@ -50,10 +50,14 @@ type Poller struct {
 // Poll begins to ask; addr gives the address at each question, because a
 // machine that is started again has another.
 func Poll(ctx context.Context, addr func() string, path string) *Poller {
+	return poll(ctx, PollEvery, addr, path)
+}
+
+func poll(ctx context.Context, every time.Duration, addr func() string, path string) *Poller {
 	ctx, cancel := context.WithCancel(ctx)
 	p := &Poller{start: time.Now(), stop: cancel}
 	p.done.Go(func() {
-		tick := time.NewTicker(PollEvery)
+		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for n := 1; ; n++ {
 			select {

@@ -132,7 +132,7 @@ func TestPoller(t *testing.T) {
 	}))
 	defer srv.Close()
 	addr := strings.TrimPrefix(srv.URL, "http://")
-	p := Poll(t.Context(), func() string { return addr }, "/")
+	p := poll(t.Context(), 10*time.Millisecond, func() string { return addr }, "/")
 	count := func() int { p.mu.Lock(); defer p.mu.Unlock(); return len(p.samples) }
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -149,7 +149,7 @@ func TestPoller(t *testing.T) {
 		}
 	}
 	seen := p.Stop()
-	outages := seen.Outages(500 * time.Millisecond)
+	outages := seen.Outages(200 * time.Millisecond)
 	if len(outages) != 1 || outages[0].Before != "1" || outages[0].After != "2" {
 		t.Errorf("outages %v", outages)
 	}

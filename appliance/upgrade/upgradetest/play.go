@@ -91,6 +91,10 @@ func (w *World) playDaemon(run func(context.Context) (*upgrade.Machine, *Box, er
 		cancel()
 		synctest.Wait()
 	}()
+	step := 10 * time.Second
+	if w.RebootWhen != nil {
+		step = time.Second
+	}
 	for time.Since(began) < mostTime {
 		synctest.Wait()
 		select {
@@ -128,7 +132,7 @@ func (w *World) playDaemon(run func(context.Context) (*upgrade.Machine, *Box, er
 			continue
 		}
 		if time.Since(began) < w.Stay {
-			time.Sleep(time.Second)
+			Pass(step)
 			continue
 		}
 		if act == nil && u.State == "idle" && u.Kind == "" && !u.Trial && rep == "healthy" && !has(m, upgrade.CondUnsettled) {
@@ -137,7 +141,7 @@ func (w *World) playDaemon(run func(context.Context) (*upgrade.Machine, *Box, er
 		if act == nil && (u.State == "ready" || u.State == "held") {
 			return false, false, nil
 		}
-		time.Sleep(time.Second)
+		Pass(step)
 	}
 	return false, false, fmt.Errorf("no rest after %s: %+v, %v", mostTime, m.Status(), m.Conditions())
 }
@@ -278,6 +282,16 @@ func (w *World) Check() []string {
 		bad("the boot loader is another release's")
 	}
 	return out
+}
+
+// Pass lets time pass by the test's clock: no process waits for it.
+func Pass(d time.Duration) { <-time.NewTimer(d).C }
+
+// Do changes what is around the box while it runs.
+func (w *World) Do(change func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change()
 }
 
 // Last is the newest row of the history.

@@ -40,6 +40,7 @@ USB disk, put it into a folder named holdfast, with a name that ends in .bundle.
 			if err != nil {
 				return err
 			}
+			defer o.close()
 			l, err := openLocal(of.release, of.layouts)
 			if err != nil {
 				return err

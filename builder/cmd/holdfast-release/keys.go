@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -30,6 +31,7 @@ type signing struct {
 	keys    string
 	signer  []string
 	expires []string
+	lock    *os.File
 }
 
 func (o *signing) flags(cmd *cobra.Command, keys bool) {
@@ -41,13 +43,28 @@ func (o *signing) flags(cmd *cobra.Command, keys bool) {
 	f.StringArrayVar(&o.expires, "expires", nil, "ROLE=DAYS or ROLE=DATE until when what is signed is valid, such as targets=400 or timestamp=2027-01-31; may be given again")
 }
 
-// open reads the folder of keys, ready to sign.
+// open reads the folder of keys, ready to sign. It is this process's alone
+// until close: two at once would give one version two contents.
 func (o *signing) open() (*trust.Repository, error) {
+	dir, err := os.Open(o.keys)
+	if err == nil {
+		if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+			dir.Close()
+			return nil, fmt.Errorf("another holdfast-release signs with %s: wait for it to end (%w)", o.keys, err)
+		}
+		o.lock = dir
+	}
 	r, err := trust.OpenRepository(o.keys)
 	if err != nil {
 		return nil, err
 	}
 	return r, o.set(r)
+}
+
+func (o *signing) close() {
+	if o.lock != nil {
+		o.lock.Close()
+	}
 }
 
 // set says how a repository signs and writes.
@@ -227,6 +244,7 @@ there and run holdfast-release sign until enough have signed.`,
 			if err != nil {
 				return err
 			}
+			defer o.close()
 			change := trust.Rotation{Add: map[string]trust.RoleKeys{}, Revoke: revoke, Replace: replace}
 			now, err := r.Show()
 			if err != nil {
@@ -264,6 +282,7 @@ func keysShowCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			defer o.close()
 			report(r, cmd.ErrOrStderr())
 			return showKeys(r, args[0], asJSON, cmd.OutOrStdout())
 		},

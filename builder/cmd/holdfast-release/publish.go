@@ -44,6 +44,7 @@ the timestamp is valid for 14 days.`,
 			if err != nil {
 				return err
 			}
+			defer o.close()
 			var l *local
 			if of.release != "" {
 				if l, err = openLocal(of.release, of.layouts); err != nil {

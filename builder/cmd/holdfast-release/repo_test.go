@@ -89,3 +89,29 @@ func TestWebServer(t *testing.T) {
 		t.Error(out)
 	}
 }
+
+// Servers that send more than there can be are refused, not waited for.
+func TestLyingServers(t *testing.T) {
+	dir := t.TempDir()
+	keys, pub := filepath.Join(dir, "keys"), filepath.Join(dir, "pub")
+	must(t, "keys", "init", keys)
+	must(t, "publish", "--keys", keys, "--to", pub)
+	for _, name := range []string{"timestamp.json", "2.root.json", "1.snapshot.json"} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			if filepath.Base(q.URL.Path) != name && !strings.HasSuffix(q.URL.Path, ".snapshot.json") {
+				http.FileServer(http.Dir(pub)).ServeHTTP(w, q)
+				return
+			}
+			for { // until the client has had enough
+				if _, err := w.Write(make([]byte, 64<<10)); err != nil {
+					return
+				}
+			}
+		}))
+		_, err := execute(t, "verify", s.URL, "--root", filepath.Join(keys, "root.json"))
+		if err == nil || !strings.Contains(err.Error(), "bytes, which no such file has") {
+			t.Errorf("endless %s: %v", name, err)
+		}
+		s.Close()
+	}
+}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/holdfast/holdfast/compose/release"
 	"github.com/holdfast/holdfast/compose/trust"
+	"github.com/holdfast/holdfast/compose/version"
 )
 
 // offering are the flags that say who may take a release.
@@ -42,6 +43,9 @@ func (o *offering) target(cmd *cobra.Command, l *local, r *trust.Repository) (tr
 	t := trust.Target{
 		Name: l.desc.Name, Version: l.desc.Version, Digest: l.digest, Size: int64(len(l.manifest)), Epoch: l.desc.Epoch,
 		MinFrom: cmp.Or(o.minFrom, l.desc.MinFrom), Rollout: o.rollout, Channels: o.channels,
+	}
+	if v := t.MinFrom; v != "" && (!version.Valid(v) || version.Compare(v, t.Version) > 0) {
+		return t, usageError{fmt.Errorf("--min-from: %q is no semantic version up to %s", v, t.Version)}
 	}
 	before, err := r.Releases()
 	if err != nil {
@@ -126,6 +130,7 @@ Same inputs and the same SOURCE_DATE_EPOCH make the same bytes.`,
 			if err != nil {
 				return err
 			}
+			defer o.close()
 			if err := signList(cmd, r, of, withdraw, renew); err != nil {
 				return err
 			}

@@ -111,7 +111,8 @@ type verifier struct {
 	from  depot.Depot
 	done  map[string]bool
 	meter *meter
-	read  int64
+	// read of total bytes, as far as manifests have said how many there are.
+	read, total int64
 }
 
 func (v *verifier) has(ctx context.Context, t trust.Target) bool {
@@ -153,12 +154,17 @@ func (v *verifier) target(ctx context.Context, t trust.Target) (int64, error) {
 	total := t.Size + config.Size
 	for _, layer := range layers {
 		total += layer.Size
+	}
+	for _, im := range desc.Images {
+		total += im.Size
+	}
+	v.total += total
+	for _, layer := range layers {
 		if err := v.blob(ctx, layer.PartBlob, io.Discard); err != nil {
 			return 0, err
 		}
 	}
 	for _, im := range desc.Images {
-		total += im.Size
 		manifest, err := v.small(ctx, release.PartBlob{Digest: im.Digest, Size: im.Manifest})
 		if err != nil {
 			return 0, fmt.Errorf("the image %s: %w", im.Ref, err)
@@ -206,6 +212,6 @@ func (v *verifier) blob(ctx context.Context, b release.PartBlob, w io.Writer) er
 	}
 	v.done[b.Digest] = true
 	v.read += n
-	v.meter.tick(v.read, v.read+1)
+	v.meter.tick(v.read, max(v.total, v.read+1))
 	return nil
 }

@@ -15,6 +15,10 @@ import (
 // Backend is what is behind this package.
 const Backend = "go-tuf"
 
+// signedAt is the field that holds the time of signing. TUF has none, and a
+// box without a clock learns from it that this time has passed.
+const signedAt = "x-holdfast-signed"
+
 type (
 	Metadata[T metadata.Roles] = metadata.Metadata[T]
 

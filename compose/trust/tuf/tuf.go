@@ -9,7 +9,3 @@
 // is what is built until go.sum has the modules that go-tuf needs. Both write
 // the same bytes; the tests of compose/trust run with either.
 package tuf
-
-// signedAt is the field that holds the time of signing. TUF has none, and a
-// box without a clock learns from it that this time has passed.
-const signedAt = "x-holdfast-signed"

@@ -70,6 +70,7 @@ const (
 	leakFrom, leakTo   = 0.10, 0.62 // the worker's memory grows until it is killed
 	tightFrom, tightTo = 0.70, 0.80
 	hangFrom, hangTo   = 0.88, 0.885
+	fetchFrom, fetchTo = 0.92, 0.97
 )
 
 // wave is a slow wobble between -1 and 1, another for each name.
@@ -96,6 +97,11 @@ func (b Box) At(t time.Time) (status.Report, status.Usage, status.Work) {
 	}
 	if s >= hangTo {
 		r.Engine.Mends = 1
+	}
+	r.Upgrade = &status.Upgrade{State: "idle", Channel: "stable", Source: "https://r.example/shop", Checked: t.Add(-time.Hour), Kept: "shop 2.2.0", KeptGeneration: 6,
+		Last: &status.UpgradeResult{Generation: 7, Runs: 7, Kind: "upgrade", From: "shop 2.2.0", To: "shop 2.3.0", Result: "committed", End: b.Start, Down: 61_500, Fetched: 21 << 20, Reused: 600 << 20}}
+	if in(fetchFrom, fetchTo) {
+		r.Upgrade.State, r.Upgrade.Target, r.Upgrade.Available = "fetching", "shop 2.4.0", "shop 2.4.0"
 	}
 	if in(tightFrom, tightTo) {
 		r.Pressure = &status.PressureState{Level: "high", Resource: "memory"}
