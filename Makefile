@@ -87,9 +87,11 @@ test-engine: image peers ## tests against real programs: Packer, Docker Engine, 
 
 test-vm: image both peers ## tests that boot the baked disk and upgrade it (slow without hardware virtualisation)
 	HOLDFAST_IMAGE=$(CURDIR)/$(DIST) HOLDFAST_PEERS=$(CURDIR)/build/peers $(GO) test -tags vm -timeout 90m -count 1 -v ./qa/vm ./qa/marketplace
+	HOLDFAST_IMAGE=$(CURDIR)/$(DIST) HOLDFAST_RECORDING=$(wildcard $(CURDIR)/build/vm-logs/recording) $(GO) test -tags vm -timeout 30m -count 1 -v ./qa/powercut
 
 soak: image both peers ## every row of the long tests: each power cut, each interrupt, each flipped block
 	HOLDFAST_SOAK=1 HOLDFAST_IMAGE=$(CURDIR)/$(DIST) HOLDFAST_PEERS=$(CURDIR)/build/peers $(GO) test -tags vm -timeout 6h -count 1 -v ./qa/vm $(SOAK)
+	HOLDFAST_SOAK=1 HOLDFAST_IMAGE=$(CURDIR)/$(DIST) HOLDFAST_RECORDING=$(CURDIR)/build/vm-logs/recording $(GO) test -tags vm -timeout 6h -count 1 -v ./qa/powercut
 	HOLDFAST_SOAK=1 HOLDFAST_TOOLS=$$(holdfast-release tools --lock $(LOCK)) $(GO) test -tags engine -timeout 1h -count 1 -run TestCrashLoopOfMany -v ./qa/engine
 	HOLDFAST_SOAK=1 $(GO) test -tags bake -timeout 6h -count 1 -p 1 -v ./qa/bake ./qa/script $(SOAK)
 

@@ -31,6 +31,9 @@ func deadlineVerb(o *options) *cobra.Command {
 		Use: "deadline", Short: "Fail where a trial is past its deadline", Hidden: true, Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			err := firstboot.Deadline(c.Context(), firstboot.Env{Out: o.io.Err})
+			if c.Context().Err() != nil {
+				return nil // an orderly shutdown ends it, which says nothing of a trial
+			}
 			if err != nil && !errors.Is(err, firstboot.ErrDeadline) {
 				fmt.Fprintf(o.io.Err, "holdfast: %v\n", err)
 				return nil

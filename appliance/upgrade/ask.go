@@ -328,14 +328,23 @@ func (m *Machine) back(ctx context.Context, kind string, b Back, at string) (Che
 	return c, nil
 }
 
-// Cancel ends what was asked for and has not armed a trial yet. What was
-// fetched is freed.
+// Cancel ends what was asked for and has not armed a trial yet; what was
+// fetched is freed. A rollback is also given up while it runs and is not
+// committed: it has no deadline that would do so.
 func (m *Machine) Cancel(ctx context.Context) error {
 	m.asking.Lock()
 	defer m.asking.Unlock()
 	r := m.request()
 	if r == nil || r.Number != 0 {
-		if rec, err := m.record(); err == nil && rec.Trial != nil {
+		rec, err := m.record()
+		if err == nil && m.trialRuns(rec) && rec.Trial.Kind == slot.Rollback {
+			m.mu.Lock()
+			m.abandoned = rec.Trial.Number
+			m.mu.Unlock()
+			m.wake()
+			return nil
+		}
+		if err == nil && rec.Trial != nil {
 			return &Refused{CodeBusy, "a trial is under way: it is committed or rolled back, not cancelled", "holdfast status shows how far it is"}
 		}
 		return &Refused{CodeNotFound, "nothing is on its way that could be cancelled", "holdfast status"}

@@ -76,7 +76,7 @@ func conditions(f facts) []status.Condition {
 			what += ": " + f.gate.Why
 		}
 		if t.Kind == slot.Rollback && f.uptime >= deadlineOf(t) {
-			add(CondHeld, "critical", "mend the service that is named (holdfast logs); it is committed as soon as all are healthy. A reboot without power (reset) goes back",
+			add(CondHeld, "critical", "mend the service that is named (holdfast logs); it is committed as soon as all are healthy. holdfast upgrade --cancel gives it up",
 				"the rollback to generation %d is held, nobody can reach the services: %s", t.Number, what)
 		} else {
 			add(CondTrial, "info", "none needed; holdfast status shows how far it is", "a trial runs and nobody can reach the services until it is committed: %s", what)

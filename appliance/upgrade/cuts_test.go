@@ -200,20 +200,22 @@ func told(histogram map[string]int) string {
 	return strings.Join(out, ", ")
 }
 
-// The power is cut at every place of every row, and at some second one after
-// that: the box ends with the old generation or the new one, for system, stack
+// The power is cut at every place of every row, and for every other one once
+// more at some place after that: the box ends with the old generation or the new one, for system, stack
 // and data together, and the next upgrade works.
 func TestPowerCuts(t *testing.T) {
 	for _, r := range ways() {
 		t.Run(r.name, func(t *testing.T) {
 			places, histogram := 0, map[string]int{}
 			synctest.Test(t, func(t *testing.T) { places = r.places(t) })
+			cuts := 0
 			for cut := 1; cut <= places; cut++ {
-				for _, second := range []bool{false, true} {
+				for _, second := range []bool{false, true}[:1+(cut+1)%2] {
 					synctest.Test(t, func(t *testing.T) { r.cut(t, r.start(t), cut, second, histogram) })
+					cuts++
 				}
 			}
-			t.Logf("%d places, %d cuts; %s", places, 2*places, told(histogram))
+			t.Logf("%d places, %d runs; %s", places, cuts, told(histogram))
 		})
 	}
 }

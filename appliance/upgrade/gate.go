@@ -162,10 +162,10 @@ func (g *Gate) Look(r Reading) Verdict {
 func (g *Gate) wrong(r Reading) (why, service string) {
 	rep := r.Report
 	switch {
-	case g.Generation != 0 && rep.Generation != g.Generation:
-		return fmt.Sprintf("generation %d is not running yet", g.Generation), ""
 	case rep.Stack == "held":
 		return "the stack is held: " + heldWhy(rep), ""
+	case g.Generation != 0 && rep.Generation != g.Generation:
+		return fmt.Sprintf("generation %d is not running yet", g.Generation), ""
 	case len(rep.Services) == 0 && rep.Stack != "healthy":
 		return fmt.Sprintf("the stack is %s", orWord(rep.Stack, "not started")), ""
 	}

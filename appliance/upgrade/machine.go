@@ -58,6 +58,7 @@ type Machine struct {
 	ended     chan struct{} // closed and made anew with each row
 	cancel    func()        // ends a preparation
 	stopped   bool          // an orderly shutdown has begun
+	abandoned int           // the rollback that an admin gives up, 0 for none
 
 	// Of Run alone, and Recover before it.
 	rebooting string // why, once a reboot was begun

@@ -295,6 +295,23 @@ func TestHeldRollback(t *testing.T) {
 	})
 }
 
+func TestRollbackGivenUp(t *testing.T) {
+	for name, version := range map[string]string{"stack": "1.0.1", "system": "1.1.0"} {
+		in(t, name, func(t *testing.T, w *upgradetest.World) {
+			play(t, w, upgradeTo(version))
+			sick := w.Source["1.0.0"]
+			sick.Behaviour = upgradetest.Sick
+			w.Source["1.0.0"] = sick
+			w.OnHeld = func(ctx context.Context, m *upgrade.Machine) error { return m.Cancel(ctx) }
+			play(t, w, rollback(false))
+			rests(t, w, version, upgrade.RolledBack)
+			if row := w.Last(); !strings.Contains(row.Why, "an admin gave it up: service web") || len(w.Record().Quarantined) != 0 || w.Record().Kept == nil {
+				t.Errorf("the row is %+v", row)
+			}
+		})
+	}
+}
+
 func TestAuto(t *testing.T) {
 	in(t, "it", func(t *testing.T, w *upgradetest.World) {
 		start := time.Now()

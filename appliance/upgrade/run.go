@@ -64,12 +64,13 @@ func (m *Machine) changes() <-chan struct{} {
 // turn does what can be done now, and says when to look again.
 func (m *Machine) turn(ctx context.Context) time.Time {
 	now := m.c.Now()
-	if m.isStopped() {
-		return now.Add(time.Hour)
-	}
 	if m.rebooting != "" {
+		// Also while the shutdown goes on: that is what may hang.
 		m.pressReboot(ctx)
 		return now.Add(again)
+	}
+	if m.isStopped() {
+		return now.Add(time.Hour)
 	}
 	rec, err := m.record()
 	if err != nil {

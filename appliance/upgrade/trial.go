@@ -55,10 +55,13 @@ func (m *Machine) watch(ctx context.Context, t slot.Trial) (Verdict, error) {
 		v := g.Look(Reading{At: at, Report: rep, Latency: box.Latency()})
 		m.mu.Lock()
 		m.why = v
-		stopped := m.stopped
+		stopped, abandoned := m.stopped, m.abandoned == t.Number
 		m.mu.Unlock()
 		if stopped {
 			return v, errStopped
+		}
+		if abandoned {
+			return Verdict{Failed: true, Why: "an admin gave it up: " + orWord(v.Why, "all services were healthy"), Service: v.Service}, nil
 		}
 		if v.Healthy {
 			m.noteHealthy(t)

@@ -60,7 +60,7 @@ func explain(r status.UpgradeResult) Why {
 		what = r.Kind
 	}
 	at := r.End.UTC().Format("2006-01-02 15:04 MST")
-	s := ""
+	var s string
 	switch r.Result {
 	case RolledBack:
 		s = fmt.Sprintf("%s was rolled back at %s to %s: %s", what, at, r.From, r.Why)

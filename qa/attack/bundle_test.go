@@ -134,6 +134,7 @@ func small(t *testing.T) (v *vendor, good []byte, digest string) {
 // and blobs that are what their digests say. The trust store is of a box that
 // knows the good metadata already, and must not change.
 func TestMutatedBundles(t *testing.T) {
+	t.Parallel()
 	v, good, digest := small(t)
 	dir := t.TempDir()
 	path := filepath.Join(dir, "x.bundle")
@@ -148,7 +149,7 @@ func TestMutatedBundles(t *testing.T) {
 	}
 	before := files(t, b.dir)
 	rnd := rand.New(rand.NewPCG(3, 4))
-	n, taken, said := 2000, 0, map[string]int{}
+	n, taken, said := 1500, 0, map[string]int{}
 	if soak {
 		n = 20000
 	}
@@ -265,6 +266,7 @@ func blob(t *testing.T, d depot.Depot, digest string, size int64) ([]byte, error
 // The parsers behind the digests see bytes that the vendor signed; they are
 // tried with others all the same.
 func TestMutatedParts(t *testing.T) {
+	t.Parallel()
 	v := newVendor(t)
 	digest := v.publish(t, "1.1.0", 1)
 	all := files(t, v.depot)

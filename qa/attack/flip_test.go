@@ -54,6 +54,7 @@ func needed(t *testing.T, dir, digest string) map[string]bool {
 // may lie in a part that the box has already and does not fetch: then the
 // release is taken and is the vendor's, byte for byte.
 func TestFlippedBit(t *testing.T) {
+	t.Parallel()
 	v := newVendor(t)
 	digest := v.publish(t, "1.1.0", 1)
 	set := needed(t, v.depot, digest)
@@ -113,6 +114,7 @@ func TestFlippedBit(t *testing.T) {
 // A box that was refused once takes the right release afterwards: what the
 // refusal left does not stand in its way.
 func TestAfterRefusal(t *testing.T) {
+	t.Parallel()
 	v := newVendor(t)
 	digest := v.publish(t, "1.1.0", 1)
 	b := newBox(t, v)

@@ -15,6 +15,7 @@ import (
 // The way that all attacks are tried on works for the vendor's own bytes, from
 // a folder and from a bundle.
 func TestGood(t *testing.T) {
+	t.Parallel()
 	v := newVendor(t)
 	digest := v.publish(t, "1.1.0", 1)
 	pack := filepath.Join(t.TempDir(), "demo.bundle")

@@ -16,6 +16,7 @@ import (
 // Names, kinds and sizes that a bundle must not have, each in a bundle that is
 // the vendor's otherwise.
 func TestTricks(t *testing.T) {
+	t.Parallel()
 	v := newVendor(t)
 	v.publish(t, "1.1.0", 1)
 	good := v.bundle(t)

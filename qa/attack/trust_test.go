@@ -30,6 +30,7 @@ func (v *vendor) rotate(t *testing.T, change trust.Rotation) {
 
 // Another vendor's release, well made and signed by keys the box does not know.
 func TestWrongKey(t *testing.T) {
+	t.Parallel()
 	v, other := newVendor(t), newVendor(t)
 	v.publish(t, "1.1.0", 1)
 	other.publish(t, "1.1.0", 1)
@@ -41,6 +42,7 @@ func TestWrongKey(t *testing.T) {
 }
 
 func TestExpired(t *testing.T) {
+	t.Parallel()
 	v := newVendor(t)
 	v.publish(t, "1.1.0", 1)
 	pack := filepath.Join(t.TempDir(), "old.bundle")
@@ -54,6 +56,7 @@ func TestExpired(t *testing.T) {
 // What a box has seen is not undone: neither by the vendor's own older
 // metadata nor by a part of it.
 func TestReplay(t *testing.T) {
+	t.Parallel()
 	v := newVendor(t)
 	v.publish(t, "1.1.0", 1)
 	old := v.published(t)
@@ -89,6 +92,7 @@ func TestReplay(t *testing.T) {
 // Parts of two releases do not make one, whichever part is taken from the
 // other; nor does other content under the same version.
 func TestMixed(t *testing.T) {
+	t.Parallel()
 	v := newVendor(t)
 	one := v.publish(t, "1.1.0", 1)
 	v.repo.Now = start.Add(time.Minute)
@@ -141,6 +145,7 @@ func TestMixed(t *testing.T) {
 // sides: a box three roots behind gets there, one that is kept from a root or
 // given a forged one does not.
 func TestRoots(t *testing.T) {
+	t.Parallel()
 	v := newVendor(t)
 	v.publish(t, "1.1.0", 1)
 	for i := range 3 {
@@ -176,6 +181,7 @@ func TestRoots(t *testing.T) {
 
 // A key that was taken away signs nothing any more, for a box that knows.
 func TestRevokedKey(t *testing.T) {
+	t.Parallel()
 	v := newVendor(t)
 	v.publish(t, "1.1.0", 1)
 	stolen := v.published(t)

@@ -201,8 +201,7 @@ func (c *Checker) generations(ctx context.Context, d Disk, o *Outcome) error {
 		path := strings.ToLower(f.Path)
 		return strings.HasPrefix(path, prefix) && strings.HasSuffix(path, ".efi")
 	})
-	// The image's own kernel has the name of its first release.
-	if !found && number > 1 {
+	if !found {
 		o.wrong("the committed generation %d has no kernel image to start", rec.Committed.Number)
 	}
 	return nil

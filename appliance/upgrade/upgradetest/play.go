@@ -138,6 +138,14 @@ func (w *World) playDaemon(run func(context.Context) (*upgrade.Machine, *Box, er
 		if act == nil && u.State == "idle" && u.Kind == "" && !u.Trial && rep == "healthy" && !has(m, upgrade.CondUnsettled) {
 			return false, false, nil
 		}
+		if u.State == "held" && w.OnHeld != nil {
+			held := w.OnHeld
+			w.OnHeld = nil
+			if err := held(ctx, m); err != nil {
+				return false, false, err
+			}
+			continue
+		}
 		if act == nil && (u.State == "ready" || u.State == "held") {
 			return false, false, nil
 		}

@@ -9,6 +9,7 @@
 package upgradetest
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -115,6 +116,8 @@ type World struct {
 	// RebootWhen is asked until it says that somebody reboots the box in an
 	// orderly way.
 	RebootWhen func(status.Upgrade) bool
+	// OnHeld is called once a rollback is held; nil leaves it there.
+	OnHeld func(context.Context, *upgrade.Machine) error
 	// BeforeSave is called before each write of the record; nil for nothing.
 	BeforeSave func(*slot.Record) (changed bool)
 	// Unreachable source; Slow is how long a preparation takes.
