@@ -282,6 +282,42 @@ func TestUpgradesTheStack(t *testing.T) {
 	}
 }
 
+// TestRollsBackByHand: and forth again, each with its own data.
+func TestRollsBackByHand(t *testing.T) {
+	o, client, e := upgradable(t)
+	op, err := client.Upgrade(t.Context(), upgrade.Ask{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if end := ended(t, client, op); end.State != "done" {
+		t.Fatalf("%+v", end)
+	}
+	if _, err := client.CheckRollback(t.Context(), upgrade.Back{}); err != nil {
+		t.Fatal(err)
+	}
+	if op, err = client.Rollback(t.Context(), upgrade.Back{}); err != nil {
+		t.Fatal(err)
+	}
+	end := ended(t, client, op)
+	if end.State != "done" || end.Result == nil || end.Result.Kind != "rollback" || end.Result.To != "demo 1.0.0" {
+		t.Fatalf("%+v %+v", end, end.Result)
+	}
+	r := awaitReport(t, client, "a report without a trial", func(r status.Report) bool { return r.Stack == "healthy" && r.Upgrade != nil && !r.Upgrade.Trial })
+	if r.Generation != 3 || r.Release.Version != "1.0.0" {
+		t.Errorf("%d %+v", r.Generation, r.Release)
+	}
+	if all := e.All("web"); len(all) != 1 || all[0].Labels["io.holdfast.generation"] != "3" {
+		t.Errorf("containers %+v", all)
+	}
+	rec, err := slot.Load(o.root)
+	if err != nil || rec.Committed.Number != 3 || rec.Committed.Digest != "" || rec.Kept == nil || rec.Kept.Number != 2 {
+		t.Errorf("%+v, %v", rec, err)
+	}
+	if acts := strings.Join(o.acts(), ", "); !strings.Contains(acts, "close, mount data-3, open") {
+		t.Errorf("the box did %s", acts)
+	}
+}
+
 func refusedAs(err error, code string) bool {
 	var p *api.Problem
 	return errors.As(err, &p) && p.Status == 422 && p.Code == code
@@ -330,5 +366,27 @@ func TestRollsBackTheStack(t *testing.T) {
 	}
 	if _, err := client.Upgrade(t.Context(), upgrade.Ask{Version: "1.0.1"}); !refusedAs(err, upgrade.CodeQuarantined) {
 		t.Errorf("again: %v", err)
+	}
+}
+
+// TestDrills: the stack that runs is tried on a copy of its data, measured, and
+// nothing is committed.
+func TestDrills(t *testing.T) {
+	o, client, _ := upgradable(t)
+	op, err := client.Drill(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := ended(t, client, op)
+	if end.State != "done" || end.Result == nil || end.Result.Result != "passed" {
+		t.Fatalf("%+v %+v", end, end.Result)
+	}
+	r := awaitReport(t, client, "the stack as before", func(r status.Report) bool { return r.Stack == "healthy" && r.Upgrade != nil && !r.Upgrade.Trial })
+	rec, err := slot.Load(o.root)
+	if err != nil || r.Generation != 1 || rec.Committed.Number != 1 || rec.Trial != nil || len(rec.Quarantined) > 0 {
+		t.Errorf("%d %+v, %v", r.Generation, rec, err)
+	}
+	if acts := strings.Join(o.acts(), ", "); !strings.Contains(acts, "close, mount data-2") || !strings.Contains(acts, "mount data-1, open") {
+		t.Errorf("the box did %s", acts)
 	}
 }

@@ -14,7 +14,6 @@ import (
 
 	"github.com/holdfast/holdfast/appliance/status"
 	"github.com/holdfast/holdfast/appliance/upgrade"
-	"github.com/holdfast/holdfast/appliance/upgrade/upgradetest"
 )
 
 var chaosRuns = flag.Int("chaos", 150, "runs of TestChaos")
@@ -30,19 +29,19 @@ func TestChaos(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := r.start(t)
 			rnd := rand.New(rand.NewPCG(uint64(seed), 1))
-			var told []string
-			for range rnd.IntN(3) {
+			var what []string
+			for range rnd.IntN(4) {
 				call, n := calls[rnd.IntN(len(calls))], 1+rnd.IntN(3)
 				w.Fail[call] = n
-				told = append(told, fmt.Sprintf("%s fails %d times", call, n))
+				what = append(what, fmt.Sprintf("%s fails %d times", call, n))
 			}
 			if rnd.IntN(2) == 0 {
 				w.CutAt, w.Kill = 1+rnd.IntN(80), rnd.IntN(2) == 0
-				told = append(told, fmt.Sprintf("cut %d, kill %v", w.CutAt, w.Kill))
+				what = append(what, fmt.Sprintf("cut %d, kill %v", w.CutAt, w.Kill))
 			}
 			if rnd.IntN(3) == 0 {
 				seconds := rnd.IntN(40)
-				told = append(told, fmt.Sprintf("reboot after %d looks", seconds))
+				what = append(what, fmt.Sprintf("reboot after %d looks", seconds))
 				w.RebootWhen = func(status.Upgrade) bool { seconds--; return seconds < 0 }
 			}
 			act := func(ctx context.Context, m *upgrade.Machine) error {
@@ -57,7 +56,7 @@ func TestChaos(t *testing.T) {
 				clear(w.Fail)
 				err = w.Play(nil) // what was to be tried again
 			}
-			where := fmt.Sprintf("seed %d, %s (%s)", seed, r.name, strings.Join(told, "; "))
+			where := fmt.Sprintf("seed %d, %s (%s)", seed, r.name, strings.Join(what, "; "))
 			if err != nil {
 				t.Fatalf("%s: %v", where, err)
 			}
@@ -71,9 +70,5 @@ func TestChaos(t *testing.T) {
 			}
 		})
 	}
-	t.Logf("%d runs: %s", *chaosRuns, toldOf(histogram))
+	t.Logf("%d runs: %s", *chaosRuns, told(histogram))
 }
-
-func toldOf(h map[string]int) string { return told(h) }
-
-var _ = upgradetest.New

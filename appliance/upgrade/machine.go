@@ -62,6 +62,7 @@ type Machine struct {
 
 	// Of Run alone, and Recover before it.
 	rebooting string // why, once a reboot was begun
+	startDue  bool   // the committed generation's services are to be started here
 	restored  int    // generation whose row waits for the time without service
 	retryAt   time.Time
 	retries   int

@@ -32,6 +32,7 @@ func (m *Machine) settleAll(ctx context.Context, rec slot.Record) error {
 		name("the ESP", m.settleESP(ctx, rec)),
 		name("the data's label", box.SettleData(ctx, rec)),
 		name("ingress", box.OpenIngress(ctx)),
+		name("the services", m.startCommitted(ctx, rec)),
 	)
 	err = errors.Join(err, name("the history", m.settleRequest(rec)))
 	if r := m.request(); r != nil && r.digest() != "" {
@@ -44,6 +45,17 @@ func (m *Machine) settleAll(ctx context.Context, rec slot.Record) error {
 	m.unsettle(err)
 	m.setDue(err != nil, false)
 	m.c.Changed()
+	return err
+}
+
+// startCommitted starts the committed generation's services where this process
+// has to: after a commit those that waited for it, after a trial all.
+func (m *Machine) startCommitted(ctx context.Context, rec slot.Record) error {
+	if !m.startDue {
+		return nil
+	}
+	err := m.c.Box.StartStack(ctx, rec.Committed, false)
+	m.startDue = err != nil
 	return err
 }
 

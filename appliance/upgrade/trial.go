@@ -112,10 +112,9 @@ func (m *Machine) commit(ctx context.Context) error {
 		return err
 	}
 	m.say("upgrade: generation %d (%s) is committed", rec.Committed.Number, rec.Committed.Release)
+	m.startDue = true // those that waited for the commit
 	m.setDue(true, false)
-	err = m.settleAll(ctx, rec)
-	// The services that waited for the commit.
-	return errors.Join(err, m.c.Box.StartStack(ctx, rec.Committed, false))
+	return m.settleAll(ctx, rec)
 }
 
 func (m *Machine) committing() (slot.Record, error) {
@@ -205,7 +204,8 @@ func (m *Machine) undo(ctx context.Context, result, why string, list []status.Ev
 	}
 	if stopped {
 		// Before ingress: the first one who gets in finds them coming.
-		err = errors.Join(err, m.c.Box.StartStack(ctx, rec.Committed, false))
+		m.startDue = true
+		err = errors.Join(err, m.startCommitted(ctx, rec))
 	}
 	return errors.Join(err, m.c.Box.OpenIngress(ctx))
 }

@@ -40,7 +40,7 @@ func TestTricks(t *testing.T) {
 	sum(huge[:512])
 	var zip bytes.Buffer
 	z := gzip.NewWriter(&zip)
-	for range 64 {
+	for range 4 {
 		if _, err := z.Write(make([]byte, 1<<20)); err != nil {
 			t.Fatal(err)
 		}
@@ -71,7 +71,7 @@ func TestTricks(t *testing.T) {
 		{"zeros", make([]byte, 1<<20), "no release"},
 		{"text", bytes.Repeat([]byte("not a bundle\n"), 1000), "no bundle"},
 		{"half of it", good[:len(good)/2], "cut off"},
-		{"many names", bytes.Repeat(member(tar.Header{Name: "tuf/", Typeflag: tar.TypeDir}, ""), 400000), "more than"},
+		{"many names", bytes.Repeat(member(tar.Header{Name: "tuf/", Typeflag: tar.TypeDir}, ""), 25000), "more than"},
 	} {
 		path := filepath.Join(t.TempDir(), "x.bundle")
 		write(t, path, row.data)

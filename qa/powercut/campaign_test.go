@@ -79,6 +79,7 @@ func TestCampaign(t *testing.T) {
 	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
 		c.Memory = "/dev/shm"
 	}
+	seesDamage(t, c, base)
 	booted := 0
 	c.Each = func(n int, cut Cut, disk *os.File, o Outcome) error {
 		// The first and the last are dull: the middle of each share is booted.

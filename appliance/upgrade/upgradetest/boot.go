@@ -135,7 +135,9 @@ func (w *World) Daemon(ctx context.Context) (*upgrade.Machine, *Box, error) {
 	m := upgrade.New(upgrade.Config{Box: b, Files: b})
 	s, err := m.Recover(ctx)
 	if err != nil {
-		return m, b, err
+		// The daemon holds. In a trial the deadline's timer reboots by force,
+		// else an admin does.
+		return m, b, fmt.Errorf("%w: %w", errDied, err)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

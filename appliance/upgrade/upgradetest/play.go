@@ -172,7 +172,7 @@ func (w *World) reportNow() (string, int) {
 
 // shutdown is what an orderly one does before the end.
 func (w *World) shutdown(ctx context.Context, m *upgrade.Machine) {
-	if err := m.Interrupt(ctx); err != nil {
+	if err := m.Interrupt(ctx); err != nil && !errors.Is(err, ErrFails) {
 		w.wrong("the shutdown: %v", err)
 	}
 }

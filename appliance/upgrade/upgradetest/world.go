@@ -11,6 +11,7 @@ package upgradetest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -53,6 +54,9 @@ type Release struct {
 
 // PowerCut is what a cut panics with.
 type PowerCut struct{ Place string }
+
+// ErrFails is a call that Fail makes fail.
+var ErrFails = errors.New("fails")
 
 // Volume of data.
 type Volume struct {
@@ -207,7 +211,7 @@ func (w *World) wrong(format string, args ...any) {
 func (w *World) fails(name string) error {
 	if w.Fail[name] > 0 {
 		w.Fail[name]--
-		return fmt.Errorf("%s fails", name)
+		return fmt.Errorf("%s %w", name, ErrFails)
 	}
 	return nil
 }
