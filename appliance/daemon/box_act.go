@@ -241,6 +241,16 @@ func (b *upgradeBox) Prepare(ctx context.Context, c upgrade.Candidate, letter st
 		return out, unprepared(q.Ref, err)
 	}
 	out.Fetched, out.Reused = res.Fetched, res.Reused
+	if letter != "" {
+		// After the slot is whole: its kernel image finds it by this id.
+		root, err := b.Root()
+		if err == nil {
+			err = root.NameSlot(b.d.c.Root, letter, c.Description.OS.RootHash)
+		}
+		if err != nil {
+			return out, fmt.Errorf("slot %s was written and cannot be named: %w", letter, err)
+		}
+	}
 	if err := b.vouch(c.Digest); err != nil {
 		return out, err
 	}
