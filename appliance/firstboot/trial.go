@@ -4,6 +4,7 @@ package firstboot
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -85,8 +86,9 @@ func away(ctx context.Context, env Env, stop bool) error {
 		return err
 	}
 	if !stop {
-		if err := unmount(ctx, env, at); err == nil {
-			return nil
+		err := unmount(ctx, env, at)
+		if _, busy := errors.AsType[*CommandError](err); !busy {
+			return err
 		}
 		if at, err = mounted(env); err != nil {
 			return err

@@ -165,7 +165,7 @@ func (b *upgradeBox) part(name string, run func(*upgradeBox)) {
 		b.boot = inner.boot
 	})
 	if !ok {
-		b.t.Fatalf("%q failed; the console's last words:\n%s", name, tail(b.Console.Text(), 40))
+		b.t.Fatalf("%q failed; %s", name, b.lastWords())
 	}
 }
 
@@ -182,7 +182,7 @@ func (b *upgradeBox) next() {
 	b.t.Helper()
 	id, err := b.Shell.Next(b.within(bootTime, "a boot"), b.boot)
 	if err != nil {
-		b.t.Fatalf("%v; the console last said:\n%s", err, tail(b.Console.Text(), 40))
+		b.t.Fatalf("%v; %s", err, b.lastWords())
 	}
 	b.boot = id
 }
@@ -196,7 +196,7 @@ func (b *upgradeBox) ask(limit time.Duration, command string) (string, int, bool
 		return "", 0, false
 	}
 	if err != nil {
-		b.t.Fatalf("%v; the console last said:\n%s", err, tail(b.Console.Text(), 40))
+		b.t.Fatalf("%v; %s", err, b.lastWords())
 	}
 	return out, code, true
 }
@@ -218,7 +218,7 @@ func (b *upgradeBox) until(limit time.Duration, what, command string, done func(
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			b.t.Fatalf("waiting for %s: %v; `%s` last said:\n%s\n%s", what, ctx.Err(), command, last, b.diagnoseUpgrade())
+			b.t.Fatalf("waiting for %s: %v; `%s` last said:\n%s\n%s", what, ctx.Err(), command, last, b.lastWords()+b.diagnoseUpgrade())
 		}
 	}
 }
@@ -357,6 +357,17 @@ func (b *upgradeBox) fetch(path string) (int, string, string) {
 		b.t.Fatal(err)
 	}
 	return resp.StatusCode, text.String(), resp.Header.Get(upgrade.Header)
+}
+
+// lastWords are the console's, without systemd's bars for jobs that take long.
+func (b *upgradeBox) lastWords() string {
+	var kept []string
+	for _, line := range strings.Split(b.Console.Text(), "\n") {
+		if !strings.Contains(line, " Job ") {
+			kept = append(kept, line)
+		}
+	}
+	return "the console last said:\n" + tail(strings.Join(kept, "\n"), 40) + "\n"
 }
 
 // diagnoseUpgrade is what a person would look at first.
