@@ -55,11 +55,11 @@ func (d *Daemon) upgradeChanged() {
 // anything of the stack starts, and lets the machine run beside it. start is
 // why nothing may be started, nil where something may; stop waits for the
 // machine.
-func (d *Daemon) recoverUpgrade(ctx context.Context) (start error, stop func()) {
+func (d *Daemon) recoverUpgrade(ctx context.Context) (stop func(), start error) {
 	stop = func() {}
 	m := d.machine
 	if m == nil {
-		return nil, stop
+		return stop, nil
 	}
 	quiet := d.beat(ctx)
 	s, err := m.Recover(ctx)
@@ -69,7 +69,7 @@ func (d *Daemon) recoverUpgrade(ctx context.Context) (start error, stop func()) 
 	default:
 	}
 	if ctx.Err() != nil {
-		return ctx.Err(), stop
+		return stop, ctx.Err()
 	}
 	d.upgradeChanged()
 	switch {
@@ -84,9 +84,9 @@ func (d *Daemon) recoverUpgrade(ctx context.Context) (start error, stop func()) 
 		d.broken = err
 		d.mu.Unlock()
 		if rec, lerr := slot.Load(filepath.Join("/", d.c.Root)); lerr == nil && rec.Trial != nil {
-			return held("upgrade-broken", "mend the cause, then systemctl restart holdfast", err), stop
+			return stop, held("upgrade-broken", "mend the cause, then systemctl restart holdfast", err)
 		}
-		return nil, stop
+		return stop, nil
 	case s.Hold != nil:
 		start = held(s.Hold.Code, s.Hold.Remedy, errors.New(s.Hold.Text))
 	case s.Rebooting:
@@ -102,7 +102,7 @@ func (d *Daemon) recoverUpgrade(ctx context.Context) (start error, stop func()) 
 				Remedy: "mend the cause, then systemctl restart holdfast"}})
 		}
 	}()
-	return start, func() { <-done }
+	return func() { <-done }, start
 }
 
 // interrupted tells the machine of an orderly shutdown, before services are

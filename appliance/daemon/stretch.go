@@ -30,7 +30,7 @@ func (d *Daemon) work(ctx context.Context) error {
 	defer j.Close()
 	d.journal = j
 	d.recall(filepath.Join(d.c.State, "supervise"))
-	start, stop := d.recoverUpgrade(ctx)
+	stop, start := d.recoverUpgrade(ctx)
 	defer stop()
 	for {
 		within, end := context.WithCancel(ctx)

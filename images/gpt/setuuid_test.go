@@ -17,8 +17,10 @@ type cutDisk struct {
 	left int
 }
 
-func (d *cutDisk) ReadAt(p []byte, off int64) (int, error) { return bytes.NewReader(d.data).ReadAt(p, off) }
-func (d *cutDisk) Sync() error                             { return nil }
+func (d *cutDisk) ReadAt(p []byte, off int64) (int, error) {
+	return bytes.NewReader(d.data).ReadAt(p, off)
+}
+func (d *cutDisk) Sync() error { return nil }
 
 func (d *cutDisk) WriteAt(p []byte, off int64) (int, error) {
 	for n := 0; n < len(p); n += SectorSize {

@@ -34,7 +34,7 @@ func ParseThin(r io.Reader) (*Thin, error) {
 	device := int64(-1)
 	for {
 		tok, err := dec.Token()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
 			return nil, fmt.Errorf("thin_dump: %w", err)
