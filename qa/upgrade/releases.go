@@ -10,7 +10,7 @@ var gate = release.Gate{Deadline: 600, Window: 10}
 
 // hopeless is the gate of those that never get healthy: each test waits for
 // all of it, and a healthy one would be healthy by then.
-var hopeless = release.Gate{Deadline: 240, Window: 10}
+var hopeless = release.Gate{Deadline: 150, Window: 10}
 
 // environment sets variables of web, or of migrate where the anchor is its.
 func environment(anchor, values string) Edit {

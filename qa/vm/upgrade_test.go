@@ -215,7 +215,7 @@ func upgradeStack(b *upgradeBox) {
 	committed := func(list string) string {
 		for line := range strings.Lines(list) {
 			if strings.Contains(line, "  Linux/") {
-				return line
+				return strings.TrimSpace(line)
 			}
 		}
 		return "none"
