@@ -93,6 +93,7 @@ soak: image both peers ## every row of the long tests: each power cut, each inte
 	HOLDFAST_SOAK=1 HOLDFAST_IMAGE=$(CURDIR)/$(DIST) HOLDFAST_PEERS=$(CURDIR)/build/peers $(GO) test -tags vm -timeout 6h -count 1 -v ./qa/vm $(SOAK)
 	HOLDFAST_SOAK=1 HOLDFAST_IMAGE=$(CURDIR)/$(DIST) HOLDFAST_RECORDING=$(CURDIR)/build/vm-logs/recording $(GO) test -tags vm -timeout 6h -count 1 -v ./qa/powercut
 	HOLDFAST_SOAK=1 HOLDFAST_TOOLS=$$(holdfast-release tools --lock $(LOCK)) $(GO) test -tags engine -timeout 1h -count 1 -run TestCrashLoopOfMany -v ./qa/engine
+	HOLDFAST_SOAK=1 $(GO) test -timeout 1h -count 1 -v ./compose/trust ./qa/attack
 	HOLDFAST_SOAK=1 $(GO) test -tags bake -timeout 6h -count 1 -p 1 -v ./qa/bake ./qa/script $(SOAK)
 
 bench: image peers ## measure beside mkosi, qemu-img, tar, docker compose; first boot to healthy; BENCH='-n 3'

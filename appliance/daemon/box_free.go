@@ -16,7 +16,6 @@ import (
 	"github.com/holdfast/holdfast/appliance/prepare"
 	"github.com/holdfast/holdfast/appliance/slot"
 	"github.com/holdfast/holdfast/compose/release"
-	"github.com/holdfast/holdfast/compose/trust"
 )
 
 // vouch puts the trust metadata beside a release that was prepared: what it is
@@ -26,7 +25,7 @@ func (b *upgradeBox) vouch(digest string) error {
 	if err != nil {
 		return err
 	}
-	store, err := trust.Open(filepath.Join(b.d.c.State, "trust"), sealed)
+	store, err := openTrust(b.d.c.State, sealed)
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ func (b *upgradeBox) Targets(ctx context.Context, look upgrade.Look) ([]upgrade.
 	if err != nil {
 		return nil, none, err
 	}
-	store, err := trust.Open(filepath.Join(b.d.c.State, "trust"), sealed)
+	store, err := openTrust(b.d.c.State, sealed)
 	if err != nil {
 		return nil, none, notTrusted(look.Ref, err)
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/holdfast/holdfast/appliance/status"
 	"github.com/holdfast/holdfast/appliance/supervise"
 	"github.com/holdfast/holdfast/compose/release"
-	"github.com/holdfast/holdfast/compose/trust"
 )
 
 // Installed finds the stack of a release that an upgrade has brought onto the
@@ -49,7 +48,7 @@ func (f Installed) open() (*release.Release, error) {
 	if err != nil {
 		return nil, untrusted(err)
 	}
-	store, err := trust.Open(filepath.Join(f.State, "trust"), sealed)
+	store, err := openTrust(f.State, sealed)
 	if err != nil {
 		return nil, untrusted(err)
 	}

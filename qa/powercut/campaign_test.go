@@ -71,7 +71,7 @@ func TestCampaign(t *testing.T) {
 	if _, err := (Programs{tree.Dir}).Run(t.Context(), "qemu-img", "convert", "-O", "raw", r.Disk, base); err != nil {
 		t.Fatal(err)
 	}
-	c := Campaign{Base: base, Log: r.Log, Dir: dir, Programs: Programs{ownPrograms(t, base), tree.Dir}, Cuts: 50, Seed: 1}
+	c := Campaign{Base: base, Log: r.Log, Dir: dir, Programs: Programs{ownPrograms(t, base), tree.Dir}, Cuts: 24, Seed: 1}
 	boots := 2
 	if soak {
 		c.Cuts, boots = 1000, 25
