@@ -75,6 +75,7 @@ func Running(root string) (Root, error) {
 // the disk the root is on; "" when there is none. Two of one label are an
 // error: no one could say which is meant.
 func (r Root) Sibling(root, label string) (string, error) {
+	root = filepath.Join("/", root) // wherever this process works
 	table, err := r.table(root)
 	if err != nil {
 		return "", err
