@@ -37,7 +37,7 @@ func TestFlippedRoot(t *testing.T) {
 			b.opts.Once = true
 			// The initrd waits this long for a root that cannot be read; 90 s
 			// by default.
-			b.opts.Cmdline = "systemd.default_device_timeout_sec=20"
+			b.opts.Cmdline = "systemd.default_device_timeout_sec=40"
 			part, err := image.Part("root-a")
 			if err != nil {
 				t.Fatal(err)
