@@ -71,7 +71,7 @@ func (u *upgrades) firstBoot(t *testing.T) {
 	t.Helper()
 	dir := u.vendor.Path("state", u.base.Manifest.Inputs)
 	u.disk, u.vars = filepath.Join(dir, "disk.qcow2"), filepath.Join(dir, "vars.fd")
-	if _, err := os.Stat(dir); err == nil {
+	if _, err := os.Stat(u.disk); err == nil {
 		return
 	}
 	if err := os.RemoveAll(filepath.Dir(dir)); err != nil {
@@ -97,6 +97,9 @@ func (u *upgrades) firstBoot(t *testing.T) {
 	})
 	if !ok {
 		t.FailNow()
+	}
+	if _, err := os.Stat(filepath.Join(making, "disk.qcow2")); err != nil {
+		t.Fatal("there is no saved first boot, and -run leaves it out: let it match first_boot too")
 	}
 	if err := durable.Rename(making, dir); err != nil {
 		t.Fatal(err)
